@@ -1,0 +1,246 @@
+"""What a generation is, in no service's spelling."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from higgsfield_async._errors import Charged, ConfigurationError
+
+T = TypeVar("T")
+
+
+class JobStatus(StrEnum):
+    """How far a job is. `unknown` is any word this SDK does not know: not an end, and kept beside it as it came."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    NSFW = "nsfw"
+    CANCELED = "canceled"
+    UNKNOWN = "unknown"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this is an end."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.NSFW, JobStatus.CANCELED})
+
+
+def without_query(url: str) -> str:
+    """An address as it may be shown: the query of a signed one is as good as a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    if parts.scheme == "data":
+        return "data:…"
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
+
+
+class Media(msgspec.Struct, frozen=True):
+    """One file that a job made.
+
+    Attributes:
+        url: Where it lies. It may be signed: it is shown without its query.
+        kind: What it is; `file` where it is none of the three others.
+        variant: `raw` as it was made, or `min`, optimised by the service for showing.
+    """
+
+    url: str
+    kind: Literal["image", "video", "audio", "file"]
+    variant: Literal["raw", "min"] = "raw"
+
+    def __repr__(self) -> str:
+        return f"Media({without_query(self.url)!r}, kind={self.kind!r}, variant={self.variant!r})"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One job of a generation: most generations have one, a batch has several.
+
+    Attributes:
+        id: The service's id of it.
+        status: How far it is.
+        raw_status: The service's own word for that.
+        outputs: Every file it made, the best first.
+        reason: Why it failed, where the service says so.
+        charged: What became of its money.
+    """
+
+    id: str
+    status: JobStatus
+    raw_status: str
+    outputs: tuple[Media, ...] = ()
+    reason: str | None = None
+    charged: Charged = "unknown"
+
+    @property
+    def media(self) -> Media | None:
+        """The best of its outputs, or None while there are none."""
+        return self.outputs[0] if self.outputs else None
+
+
+class JobSet(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service said of a generation at one moment.
+
+    Attributes:
+        id: The service's id of the generation.
+        jobs: Its jobs; none yet in the answer to a submit on the proxy.
+        kind: The service's own word for what is made, or None where it gives none.
+        created_at: When the service says it was created, or None.
+        body: The answer, byte for byte.
+    """
+
+    id: str
+    jobs: tuple[Job, ...] = ()
+    kind: str | None = None
+    created_at: datetime | None = None
+    body: bytes = b""
+
+    @property
+    def status(self) -> JobStatus:
+        """The status of the whole: an end only when every job has ended.
+
+        Jobs that end differently make a `completed` set if any of them completed; else `failed` if any failed, else
+        `nsfw` if any was, else `canceled`.
+        """
+        found = {job.status for job in self.jobs}
+        if found <= _TERMINAL:
+            order = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.NSFW, JobStatus.CANCELED)
+            return next((status for status in order if status in found), JobStatus.QUEUED)
+        if JobStatus.IN_PROGRESS in found or found & _TERMINAL:
+            return JobStatus.IN_PROGRESS
+        return JobStatus.QUEUED if JobStatus.QUEUED in found else JobStatus.UNKNOWN
+
+    @property
+    def outputs(self) -> tuple[Media, ...]:
+        """Every file of every job."""
+        return tuple(media for job in self.jobs for media in job.outputs)
+
+    @property
+    def reason(self) -> str | None:
+        """The first reason that a job gives, or None."""
+        return next((job.reason for job in self.jobs if job.reason), None)
+
+    @property
+    def charged(self) -> Charged:
+        """What became of the money, over all the jobs: `"yes"` or `"no"` only where it holds for every one."""
+        found = {job.charged for job in self.jobs}
+        return found.pop() if len(found) == 1 else "unknown"
+
+    @property
+    def raw(self) -> Any:
+        """The answer as JSON, with everything that the service said."""
+        return msgspec.json.decode(self.body) if self.body else {}
+
+    def __repr__(self) -> str:
+        return f"JobSet({self.id!r}, status={self.status.value!r}, jobs={len(self.jobs)}, kind={self.kind!r})"
+
+
+class TaskRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Enough to pick a generation up in another process, and nothing secret.
+
+    Attributes:
+        transport: The service it was submitted to: `proxy` or `platform`.
+        origin: The address of that service.
+        account: A fingerprint of the account's key: tells two accounts apart, and nothing about the key.
+        id: The service's id of the generation.
+        kind: What was asked for: the route, and the AI model where it is in the route.
+        created_at: When the submit was answered, by this machine's clock (UTC).
+    """
+
+    transport: str
+    origin: str
+    account: str
+    id: str
+    kind: str
+    created_at: datetime
+
+    def to_json(self) -> str:
+        """This ref as one line of JSON."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> TaskRef:
+        """The ref that `to_json` wrote.
+
+        Raises:
+            ConfigurationError: It is not a ref.
+        """
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            msg = f"This is not a TaskRef's JSON: {error}."
+            raise ConfigurationError(msg) from None
+
+
+class Motion(msgspec.Struct, frozen=True, kw_only=True):
+    """A camera motion or effect: its `id` is the `motion_id` of `ImageToVideo` and of `DopVideo`'s motions."""
+
+    id: str
+    name: str
+    preview_url: str | None = None
+    description: str | None = None
+    categories: tuple[str, ...] = ()
+    start_end_frame: bool | None = None
+
+
+class AvatarPreset(msgspec.Struct, frozen=True, kw_only=True):
+    """A manner of speaking to the camera: its `id` is the `avatar_preset_id` of `Speech`."""
+
+    id: str
+    name: str
+    preview_url: str | None = None
+    thumbnail_url: str | None = None
+
+
+class Voice(msgspec.Struct, frozen=True, kw_only=True):
+    """A voice: its `id` is the `voice_id` of `Speak`."""
+
+    id: str
+    name: str
+    gender: str | None = None
+    age: str | None = None
+    categories: tuple[str, ...] = ()
+    voice_url: str | None = None
+    image_url: str | None = None
+
+
+class Sound(msgspec.Struct, frozen=True, kw_only=True):
+    """An ambient sound: its `id` is the `sound_id` of `Speak`."""
+
+    id: str
+    name: str
+    description: str | None = None
+    sound_url: str | None = None
+
+
+class SoulStyle(msgspec.Struct, frozen=True, kw_only=True):
+    """A style of the Soul models: its `id` is their `style_id`."""
+
+    id: str
+    name: str
+    description: str | None = None
+    preview_url: str | None = None
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One page of a catalogue.
+
+    Attributes:
+        items: What is on it.
+        total: How many there are in all, or None where the service does not say.
+        cursor: What to ask the next page with, or None.
+    """
+
+    items: tuple[T, ...]
+    total: int | None = None
+    cursor: int | str | None = None

@@ -1,0 +1,93 @@
+"""One HTTP exchange as values: what is sent, what came back, and how to read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Generic, Literal, TypeVar
+
+from higgsfield_async._domain import without_query
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What is sent. Headers hold keys, and bodies prompts: neither is shown."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method} {without_query(self.url)})"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What came back.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers, their names in lower case.
+        body: All of the body.
+        now: When it came, in seconds since the epoch; only a `Retry-After` that is a date needs it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    now: float = 0.0
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that `Retry-After` asks for, which may be given as a number or a date, or None."""
+        value = self.headers.get("retry-after", "").strip()
+        if _SECONDS.fullmatch(value):
+            return float(value)
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - self.now)
+        except (ValueError, OverflowError, OSError):
+            return None
+
+
+_SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One HTTP exchange, described and not performed.
+
+    Attributes:
+        name: What it does, for logs and messages: "submit", "poll", ….
+        request: What to send.
+        decode: Reads the answer: gives the value, gives a further call to perform in its place, or raises one of our
+            errors.
+        submits: Whether an accepted one costs money.
+        key: The `Idempotency-Key` of a submit. Without one, a submit that may have been accepted is never repeated.
+        fresh: Whether it needs a connection of its own: on one that was kept alive and has just died, nobody can tell
+            whether an unrepeatable submit arrived.
+    """
+
+    name: str
+    request: HttpRequest
+    decode: Callable[[HttpResponse], T | Call[T]] = field(repr=False)
+    submits: bool = False
+    key: str | None = field(default=None, repr=False)
+    fresh: bool = False
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What is known of a submit that is under way, for whoever waits for it.
+
+    Attributes:
+        in_flight: Whether it may have been accepted: it was sent, and no answer has said otherwise.
+        abandoned: Set when nobody waits any more: what was refused is then not tried again.
+    """
+
+    in_flight: bool = False
+    abandoned: bool = False
