@@ -1,0 +1,404 @@
+"""What a caller wants, typed, and checked as it is written down: before any I/O and before any money."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from higgsfield_async._errors import FieldError, InvalidRequest
+
+# Forms of strings, and how a message calls them.
+_URL = r"^https?://[^\s/]\S*$"
+# The proxy takes an address, or the picture itself in base64: as a data URI or bare. Forty such characters tell a bare
+# one from a file's name; the rest is not read here, since it may be megabytes.
+_PICTURE = r"^(https?://[^\s/]\S*$|data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{40})"
+_IDENTIFIER = r"^[^\s/]+$"
+_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+_SIZE = r"^[1-9][0-9]*x[1-9][0-9]*$"
+_MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
+_FORMS = {
+    _URL: "an http(s) address",
+    _PICTURE: "an http(s) address, a data URI or base64",
+    _IDENTIFIER: "an id",
+    _UUID: "a UUID",
+    _SIZE: "a size such as 1024x1024",
+    _MODEL_ID: "a model id such as higgsfield-ai/dop/turbo",
+}
+
+# Both services give 1..1,000,000 for every seed of these requests, and call anything outside an error.
+Seed: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
+# The limit of the platform's `image_url` (a pydantic HttpUrl).
+Url: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2083, pattern=_URL)]
+Picture: TypeAlias = Annotated[str, Meta(pattern=_PICTURE)]
+Identifier: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=_IDENTIFIER)]
+Uuid: TypeAlias = Annotated[str, Meta(pattern=_UUID)]
+Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Pixels: TypeAlias = Annotated[int, Meta(ge=1)]
+ModelId: TypeAlias = Annotated[str, Meta(max_length=200, pattern=_MODEL_ID)]
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    message = str(error)
+    for pattern, form in _FORMS.items():
+        message = message.replace(f"`str` matching regex {pattern!r}", form)
+    return message
+
+
+class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Checks every field against its type and limits, and keeps prompts out of its `repr`."""
+
+    shown: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        wrong: list[FieldError] = []
+        for field in _fields(type(self)):
+            try:
+                value = msgspec.convert(getattr(self, field.name), field.type)
+            except msgspec.ValidationError as error:
+                wrong.append(FieldError((field.name,), _in_words(error), "value_error"))
+            else:
+                # What was checked is what is kept: a copy of a list, a struct made of a dict.
+                msgspec.structs.force_setattr(self, field.name, value)
+        if wrong:
+            self._refuse(*wrong)
+
+    def _refuse(self, *errors: FieldError) -> None:
+        name = type(self).__name__
+        msg = "; ".join(f"{name}.{error}" for error in errors)
+        raise InvalidRequest(msg, errors=errors)
+
+    def __repr__(self) -> str:
+        fields = (
+            f"{name}={value!r}" if name in self.shown or isinstance(value, (bool, int, float)) else f"{name}=…"
+            for name in self.__struct_fields__
+            if (value := getattr(self, name)) is not None
+        )
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+
+_fields = functools.cache(msgspec.structs.fields)
+
+
+class ImageToVideo(_Checked, frozen=True):
+    """A video from one or two images, on the proxy.
+
+    Source: `POST /higgsfield/generate` of https://open-hk.com/docs/en/lab/higgsfield-video.html.
+
+    Attributes:
+        model: `lite` (5 points), `turbo` (7) or `standard` (10).
+        motion_id: The `id` of a `Motion`.
+        prompt: In any language.
+        images: The first frame and, if given, the last: addresses, or base64 (a data URI or bare). The whole request
+            must stay below 10 MiB.
+        enhance_prompt: Whether the service rewrites the prompt; it does unless told otherwise.
+        seed: 1 to 1,000,000; the service's choice when not given.
+        width: Of the video, in pixels.
+        height: Of the video, in pixels.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"model", "motion_id"})
+
+    model: Literal["lite", "standard", "turbo"]
+    motion_id: Identifier
+    prompt: str
+    images: Annotated[Sequence[Picture], Meta(min_length=1, max_length=2)]
+    enhance_prompt: bool | None = None
+    seed: Seed | None = None
+    width: Pixels | None = None
+    height: Pixels | None = None
+
+
+class Speak(_Checked, frozen=True):
+    """Words for the service to speak.
+
+    Attributes:
+        text: What is said.
+        voice_id: The `id` of a `Voice`.
+        sound_id: The `id` of a `Sound` to hear behind it.
+    """
+
+    shown = frozenset({"voice_id", "sound_id"})
+
+    text: str
+    voice_id: Identifier
+    sound_id: Identifier | None = None
+
+
+class Speech(_Checked, frozen=True):
+    """A speaking avatar, on the proxy (50 points): from a recording, or from words and a voice.
+
+    Source: "Generate Speech Task" of https://open-hk.com/docs/en/lab/higgsfield-video.html.
+
+    Attributes:
+        avatar_preset_id: The `id` of an `AvatarPreset`.
+        prompt: How it speaks.
+        images: The face: addresses or base64.
+        audio: The address of a WAV or MP3 of at most 13 seconds. Exactly one of `audio` and `speak` is given.
+        speak: What to say, and with which voice.
+        width: Of the video, in pixels.
+        height: Of the video, in pixels.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"avatar_preset_id"})
+
+    avatar_preset_id: Identifier
+    prompt: str
+    images: Annotated[Sequence[Picture], Meta(min_length=1)]
+    audio: Url | None = None
+    speak: Speak | None = None
+    width: Pixels | None = None
+    height: Pixels | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.audio is None) == (self.speak is None):
+            self._refuse(FieldError(("audio",), "give exactly one of audio and speak", "value_error"))
+
+
+class Ad(_Checked, frozen=True):
+    """An advertisement made from a picture of the product, on the proxy (13 points).
+
+    Source: `POST /higgsfield/ads` of https://open-hk.com/docs/en/lab/higgsfield-video.html.
+
+    Attributes:
+        product_placement_sample_id: The last part of the address of a template on https://higgsfield.ai/ads.
+        images: Pictures of the product, typically one: addresses or base64.
+        size: Width and height in pixels, as in `1024x1024`.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"product_placement_sample_id", "size"})
+
+    product_placement_sample_id: Identifier
+    images: Annotated[Sequence[Picture], Meta(min_length=1)]
+    size: Annotated[str, Meta(pattern=_SIZE)] | None = None
+
+
+class Keyframes(_Checked, frozen=True):
+    """Images that belong together, on the platform.
+
+    Source: the reference of `POST /v1/text2image/keyframes`. What is not given is the service's choice.
+
+    Attributes:
+        prompt: What to make.
+        aspect_ratio: The service's default is `3:4`.
+        count: How many images; the service's default is 1.
+        quality: The service's default is `720p`.
+        seed: 1 to 1,000,000.
+        image_references: Up to 8 addresses of 1 to 2083 characters.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"aspect_ratio", "quality"})
+
+    prompt: str
+    aspect_ratio: Literal["3:4", "2:3", "3:2", "9:16", "1:1", "4:3", "16:9"] | None = None
+    count: Annotated[int, Meta(ge=1)] | None = None
+    quality: Literal["720p", "1600p"] | None = None
+    seed: Seed | None = None
+    image_references: Annotated[Sequence[Url], Meta(max_length=8)] | None = None
+
+
+class Soul(_Checked, frozen=True):
+    """A photograph, on the platform.
+
+    Source: the reference of `POST /v1/text2image/soul`. What is not given is the service's choice.
+
+    Attributes:
+        prompt: What to make.
+        width_and_height: One of the thirteen sizes, in pixels.
+        enhance_prompt: Whether the service rewrites the prompt.
+        style_id: The `id` of a `SoulStyle`.
+        style_strength: 0 to 1; the service's default is 1.
+        quality: `720p` or `1080p`.
+        seed: 1 to 1,000,000.
+        custom_reference_id: The UUID of a trained character.
+        custom_reference_strength: 0 to 1; the service's default is 1.
+        image_reference: The address of an image to go by.
+        batch_size: 1 or 4 images.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"width_and_height", "quality", "style_id"})
+
+    prompt: str
+    width_and_height: Literal[
+        "1152x2048",
+        "2048x1152",
+        "2048x1536",
+        "1536x2048",
+        "1344x2016",
+        "2016x1344",
+        "960x1696",
+        "1536x1536",
+        "1536x1152",
+        "1696x960",
+        "1152x1536",
+        "1088x1632",
+        "1632x1088",
+    ]
+    enhance_prompt: bool | None = None
+    style_id: Uuid | None = None
+    style_strength: Fraction | None = None
+    quality: Literal["720p", "1080p"] | None = None
+    seed: Seed | None = None
+    custom_reference_id: Uuid | None = None
+    custom_reference_strength: Fraction | None = None
+    image_reference: Url | None = None
+    batch_size: Literal[1, 4] | None = None
+
+
+class DopMotion(_Checked, frozen=True):
+    """A motion of a `DopVideo`.
+
+    Attributes:
+        id: The `id` of a `Motion`.
+        strength: 0 to 1.
+    """
+
+    shown = frozenset({"id"})
+
+    id: Identifier
+    strength: Fraction
+
+
+class DopVideo(_Checked, frozen=True):
+    """A video of five seconds from an image, on the platform.
+
+    Source: the reference of `POST /v1/image2video/dop`. What is not given is the service's choice.
+
+    Attributes:
+        model: `dop-lite`, `dop-turbo` or `dop-standard`; accounts of old also have `dop-preview`.
+        prompt: What happens.
+        images: Addresses of the input images.
+        motions: At most two.
+        seed: 1 to 1,000,000.
+        enhance_prompt: Whether the service rewrites the prompt.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"model"})
+
+    model: Literal["dop-lite", "dop-turbo", "dop-standard", "dop-preview"]
+    prompt: str
+    images: Annotated[Sequence[Url], Meta(min_length=1)]
+    motions: Annotated[Sequence[DopMotion], Meta(max_length=2)] | None = None
+    seed: Seed | None = None
+    enhance_prompt: bool | None = None
+
+
+class TalkingHead(_Checked, frozen=True):
+    """A portrait that speaks a recording, on the platform.
+
+    Source: the reference of `POST /v1/speak/higgsfield`. What is not given is the service's choice.
+
+    Attributes:
+        prompt: How it speaks.
+        image: The address of the portrait.
+        audio: The address of the recording, a WAV.
+        quality: `mid` or `high`.
+        duration: 5, 10 or 15 seconds.
+        enhance_prompt: Whether the service rewrites the prompt.
+        seed: 1 to 1,000,000.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"quality"})
+
+    prompt: str
+    image: Url
+    audio: Url
+    quality: Literal["mid", "high"] | None = None
+    duration: Literal[5, 10, 15] | None = None
+    enhance_prompt: bool | None = None
+    seed: Seed | None = None
+
+
+# First parts that are routes of the platform's own.
+_RESERVED = frozenset({"requests", "files", "estimate", "models", "v1"})
+
+
+class ModelRequest(_Checked, frozen=True, kw_only=False):
+    """Anything that any AI model of the platform makes.
+
+    Source: `POST /{model_id}` of https://docs.higgsfield.ai. The catalogue grows without us: no id is refused that has
+    the form of one, and the arguments go out as they are. The service ignores an argument it does not know, and bills.
+
+    Attributes:
+        model_id: Such as `higgsfield-ai/dop/turbo`.
+        arguments: The model's own fields, as JSON.
+
+    Raises:
+        InvalidRequest: The id has not the form of one, or the arguments cannot be written as JSON.
+    """
+
+    shown = frozenset({"model_id"})
+
+    model_id: ModelId
+    arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model_id.partition("/")[0] in _RESERVED:
+            self._refuse(FieldError(("model_id",), "begins with a route of the platform's own", "value_error"))
+        try:
+            # The standard library's encoder is the strict one: msgspec's writes NaN as null.
+            json.dumps(self.arguments, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {error}", "value_error"))
+
+
+GenerationRequest: TypeAlias = (
+    ImageToVideo | Speech | Ad | Keyframes | Soul | DopVideo | TalkingHead | ModelRequest
+)
+"""Every request that `hf.submit` takes."""
+
+
+class Webhook(_Checked, frozen=True, kw_only=False):
+    """Where the platform reports the end of a generation.
+
+    Attributes:
+        url: An address that the service can reach. It must be `https` for a `ModelRequest`.
+        secret: For the requests of v1 only: the service sends it back in `X-Webhook-Secret-Key`.
+
+    Raises:
+        InvalidRequest: The address is none, or has a user or a password in it.
+    """
+
+    url: Url
+    secret: Annotated[str, Meta(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "@" in urlsplit(self.url).netloc:
+            self._refuse(FieldError(("url",), "must not hold a user or a password", "value_error"))
+
+
+class SubmitOptions(Struct, frozen=True, kw_only=True):
+    """What goes beside a request: see `Higgsfield.submit`."""
+
+    webhook: Webhook | None = None
+    expires_after: int | None = None
+    idempotency_key: str | None = None
