@@ -1,0 +1,276 @@
+"""What both dialects share: JSON to values, and any error answer to one of our errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from higgsfield_async._domain import Media
+from higgsfield_async._errors import (
+    ApiError,
+    AuthenticationFailed,
+    FieldError,
+    HiggsfieldError,
+    InsufficientCredits,
+    InvalidRequest,
+    MalformedResponse,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    ServiceUnavailable,
+)
+from higgsfield_async._http import HttpResponse
+
+T = TypeVar("T")
+
+_LONGEST_DETAIL = 300
+
+
+class Complaint(NamedTuple):
+    """An error answer, read: every service on the way has a form of its own for it."""
+
+    message: str
+    code: str | None = None
+    fields: tuple[FieldError, ...] = ()
+    detail: object = None
+    html: bool = False
+
+
+def read_json(response: HttpResponse, decoder: msgspec.json.Decoder[T], name: str) -> T:
+    """The value in the body, whatever the Content-Type says: some answers come without one.
+
+    Raises:
+        MalformedResponse: It is not there.
+    """
+    try:
+        return decoder.decode(response.body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise malformed(response, name, _why(response, error)) from None
+
+
+def _why(response: HttpResponse, error: Exception) -> str:
+    if not response.body.strip():
+        return "it is empty"
+    if _is_html(response):
+        return "it is an HTML page"
+    return "it is not the JSON that was expected" if isinstance(error, msgspec.ValidationError) else "it is not JSON"
+
+
+def malformed(response: HttpResponse, name: str, why: str) -> MalformedResponse:
+    msg = f"The answer to {name} (HTTP {response.status}, {len(response.body)} bytes) cannot be read: {why}."
+    return MalformedResponse(msg, status=response.status, body=response.body)
+
+
+def _is_html(response: HttpResponse) -> bool:
+    content_type = response.headers.get("content-type", "")
+    return "text/html" in content_type or response.body[:200].lstrip().lower().startswith((b"<!doctype", b"<html"))
+
+
+def read_complaint(response: HttpResponse) -> Complaint:
+    """What an error answer says, in whichever form it says it.
+
+    FastAPI's `detail` as a string, an object or a list; the gateway's `error`; `{"code", "message"}`; `{"error_type",
+    "text"}`; plain text; an HTML page.
+    """
+    if _is_html(response):
+        return Complaint("an HTML page", html=True)
+    try:
+        answer: Any = msgspec.json.decode(response.body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        # The gateway writes its messages into its JSON unescaped: a quote in one makes it invalid.
+        text = response.body[:2000].decode(errors="replace").strip()
+        return Complaint(text, detail=text or None)
+    return _from_json(answer, depth=0)
+
+
+def _from_json(answer: Any, *, depth: int) -> Complaint:
+    match answer:
+        case str():
+            return Complaint(answer, detail=answer)
+        case list():
+            fields = tuple(_field(item) for item in answer if isinstance(item, dict))
+            return Complaint("; ".join(str(field) for field in fields), fields=fields, detail=answer)
+        case dict():
+            for key in ("error", "detail", "data"):
+                inner = answer.get(key)
+                if isinstance(inner, (str, list, dict)) and inner and depth < 3:
+                    found = _from_json(inner, depth=depth + 1)
+                    return found._replace(code=found.code or _code(answer), detail=inner)
+            message = answer.get("message") or answer.get("text") or answer.get("msg") or ""
+            return Complaint(str(message), code=_code(answer), detail=answer)
+        case _:
+            return Complaint("", detail=answer)
+
+
+def _field(item: dict[Any, Any]) -> FieldError:
+    loc = item.get("loc")
+    parts = loc if isinstance(loc, list) else []
+    return FieldError(
+        tuple(part for part in parts if isinstance(part, (str, int))), str(item.get("msg", "")), str(item.get("type", ""))
+    )
+
+
+def _code(answer: Mapping[str, Any]) -> str | None:
+    code = answer.get("code") or answer.get("error_type")
+    return code if isinstance(code, str) else None
+
+
+# The status decides, unless a dialect knows better from the words. `transient` is the class's second half.
+_BY_STATUS: Mapping[int, tuple[type[ApiError], bool]] = {
+    401: (AuthenticationFailed, False),
+    402: (InsufficientCredits, False),
+    403: (PermissionDenied, False),
+    404: (NotFound, False),
+    408: (ServiceUnavailable, True),
+    423: (PermissionDenied, False),
+    425: (ServiceUnavailable, True),
+    429: (RateLimited, True),
+}
+_INVALID = frozenset({400, 413, 422})
+# A redirect is not followed: our keys stay with the address they were given for. These three say of a POST that it
+# was not taken (RFC 9110, 15.4).
+_MOVED = frozenset({301, 307, 308})
+
+Judge = Callable[[HttpResponse, Complaint], "tuple[type[ApiError], bool] | None"]
+"""What a dialect knows from the words of a complaint: the class of error, and whether it may pass."""
+
+_CONCURRENCY = re.compile(r"concurrent requests(?: \((\d{1,6})\))?", re.IGNORECASE)
+
+
+def by_words(response: HttpResponse, complaint: Complaint) -> tuple[type[ApiError], bool] | None:
+    """What is said in the same words by everything that Higgsfield runs."""
+    if complaint.code == "rate_limit_reached" or _CONCURRENCY.search(complaint.message):
+        return RateLimited, True
+    if "not_enough_credits" in (complaint.code, complaint.message):
+        return InsufficientCredits, False
+    if complaint.html and response.status == 403:
+        # The challenge page of the edge in front of the service, not the service's own 403.
+        return ServiceUnavailable, True
+    return None
+
+
+def error_from(response: HttpResponse, name: str, *, judge: Judge = by_words, private: Iterable[str] = ()) -> HiggsfieldError:
+    """The error in an answer that is one.
+
+    Args:
+        response: The answer; any status outside 2xx.
+        name: What was asked, for the message.
+        judge: The dialect's own knowledge.
+        private: Strings that must not be repeated in the message: keys, prompts, addresses.
+    """
+    complaint = read_complaint(response)
+    status = response.status
+    found = judge(response, complaint)
+    said = clean(complaint.message, private)[:_LONGEST_DETAIL] or "nothing more"
+    common: dict[str, Any] = {
+        "detail": complaint.detail,
+        "correlation_id": response.headers.get("x-correlation-id"),
+        # 408 is the one 4xx that does not say whether the request was taken.
+        "refused": (400 <= status < 500 and status != 408) or status in _MOVED,
+        "retry_after": response.retry_after,
+    }
+    if found is None and status in _INVALID:
+        return InvalidRequest(
+            f"The service refused {name} (HTTP {status}): {said}.", errors=complaint.fields, status=status, **common
+        )
+    if found is None:
+        found = _BY_STATUS.get(status) or ((ServiceUnavailable, True) if status >= 500 else (ApiError, False))
+    kind, transient = found
+    where = clean(response.headers.get("location", ""), private)
+    said += f" (it redirects to {where}, which is not followed)" if 300 <= status < 400 and where else ""
+    code = f", {clean(complaint.code, private)}" if complaint.code else ""
+    msg = f"The service answered {name} with HTTP {status}{code}: {said}.{_ADVICE.get(kind, '')}"
+    common |= {"status": status, "code": complaint.code, "transient": transient}
+    if kind is RateLimited:
+        return RateLimited(msg, limit=_limit(complaint), **common)
+    return kind(msg, **common)
+
+
+_ADVICE: Mapping[type[ApiError], str] = {
+    AuthenticationFailed: " Check the key.",
+    InsufficientCredits: " Top the account up.",
+    RateLimited: " Nothing was created.",
+}
+
+
+def _limit(complaint: Complaint) -> int | None:
+    if isinstance(complaint.detail, dict) and isinstance(complaint.detail.get("limit"), int):
+        return complaint.detail["limit"]
+    found = _CONCURRENCY.search(complaint.message)
+    return int(found[1]) if found and found[1] else None
+
+
+_QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*")
+
+
+def clean(text: str, private: Iterable[str] = ()) -> str:
+    """A text from the service without what must not be shown: signed addresses, and what the caller sent."""
+    for secret in sorted(private, key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return _QUERY.sub(r"\1?…", " ".join(text.split()))
+
+
+def private_strings(value: Any, key: str = "") -> set[str]:
+    """The strings in a request's body that a message must not repeat: whatever is, or may be, a prompt or an address."""
+    match value:
+        case str():
+            private = len(value) > 12 or " " in value or "prompt" in key or key == "text"
+            return {value} if private and value else set()
+        case dict():
+            return set[str]().union(*(private_strings(item, str(name)) for name, item in value.items()))
+        case list() | tuple():
+            return set[str]().union(*(private_strings(item, key) for item in value))
+        case _:
+            return set()
+
+
+def read_time(value: object) -> datetime | None:
+    """A `created_at`: the proxy gives seconds since the epoch, the platform ISO 8601; anything else is none."""
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
+            found = datetime.fromisoformat(value)
+            return found if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+_SUFFIXES: Mapping[str, Literal["image", "video", "audio"]] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif"), "image"),
+    **dict.fromkeys((".mp4", ".webm", ".mov", ".m4v"), "video"),
+    **dict.fromkeys((".wav", ".mp3", ".m4a", ".ogg", ".flac", ".aac"), "audio"),
+}
+
+
+def kind_of_media(word: object, url: str) -> Literal["image", "video", "audio", "file"]:
+    """What a file is: by the service's word for it, else by its name."""
+    if word in ("image", "video", "audio"):
+        return word
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        return "file"
+    return _SUFFIXES.get(path[path.rfind(".") :].lower(), "file")
+
+
+def each_once(found: Iterable[Media]) -> tuple[Media, ...]:
+    """The media, the first of each address: `min` may be `raw`, and `audio` stands again in `audios`."""
+    by_url: dict[str, Media] = {}
+    for media in found:
+        by_url.setdefault(media.url, media)
+    return tuple(by_url.values())
+
+
+def text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def strings(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, Sequence) and not isinstance(value, str) else ()

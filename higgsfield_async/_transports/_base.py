@@ -1,0 +1,120 @@
+"""What a transport is: the description of one service, without any I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import ClassVar, Protocol, TypeVar
+from urllib.parse import quote, urlsplit
+
+from higgsfield_async._domain import JobSet, Page, TaskRef
+from higgsfield_async._errors import ConfigurationError, FieldError, InvalidRequest
+from higgsfield_async._http import Call
+from higgsfield_async._requests import GenerationRequest, SubmitOptions
+
+T = TypeVar("T")
+
+
+class Transport(Protocol):
+    """How one service spells things.
+
+    Every method but the first two properties describes one exchange and performs none. Each raises `Unsupported`
+    where the service has no such operation.
+
+    Attributes:
+        name: The service's name, as it stands in a `TaskRef`.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def origin(self) -> str:
+        """The base address: keys are sent there and nowhere else."""
+        ...
+
+    @property
+    def account(self) -> str:
+        """A fingerprint of the key."""
+        ...
+
+    def same_service(self, origin: str) -> bool:
+        """Whether a generation submitted at that address can be looked at here."""
+        ...
+
+    def kind(self, request: GenerationRequest) -> str:
+        """What a request asks for, as it stands in a `TaskRef`."""
+        ...
+
+    def submit(self, request: GenerationRequest, options: SubmitOptions) -> Call[JobSet]:
+        """Submits a generation: the one call that costs money."""
+        ...
+
+    def poll(self, ref: TaskRef) -> Call[JobSet]:
+        """Looks at a generation."""
+        ...
+
+    def cancel(self, ref: TaskRef) -> Call[None]:
+        """Cancels a generation."""
+        ...
+
+    def delete(self, ref: TaskRef) -> Call[None]:
+        """Deletes what a finished generation made."""
+        ...
+
+    def catalogue(
+        self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
+    ) -> Call[Page[T]]:
+        """One page of a catalogue: of motions, presets, voices, sounds or styles."""
+        ...
+
+
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
+
+
+def checked_key(name: str, key: object) -> str:
+    """A key that can stand in a header. The message never repeats it.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    if not isinstance(key, str) or not _HEADER_VALUE.fullmatch(key):
+        msg = f"{name} must be a string of visible ASCII characters without spaces, and not empty."
+        raise ConfigurationError(msg)
+    return key
+
+
+def checked_base_url(base_url: str) -> str:
+    """An address to put paths behind: http or https, with a host, perhaps with a path, and nothing else.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        parts = urlsplit(base_url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or True)
+    except (ValueError, AttributeError, TypeError):
+        fine = False
+    if not fine:
+        msg = "base_url must be an address such as https://api.example.com or https://example.com/prefix."
+        raise ConfigurationError(msg)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        msg = "base_url must hold neither a user, nor a password, nor a query: keys are given beside it."
+        raise ConfigurationError(msg)
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def fingerprint(service: str, key: str) -> str:
+    """Twelve hexadecimal digits that tell two accounts apart and cannot be turned back."""
+    return hashlib.sha256(f"higgsfield-async:{service}:{key}".encode()).hexdigest()[:12]
+
+
+def path_part(identifier: str) -> str:
+    """An id as one part of a path, so that no id can lead elsewhere.
+
+    Raises:
+        InvalidRequest: It would be read as the path itself or its parent.
+    """
+    if identifier in ("", ".", ".."):
+        error = FieldError(("ref", "id"), "is not an id", "value_error")
+        raise InvalidRequest(str(error), errors=(error,))
+    return quote(identifier, safe="")

@@ -1,0 +1,399 @@
+"""The platform of Higgsfield itself: v1 (`/v1/...` with two headers) and v2 (`/{model_id}` with one).
+
+One transport serves both; the type of the request decides. Source: https://docs.higgsfield.ai.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, TypeVar, cast
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from higgsfield_async._domain import Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef
+from higgsfield_async._errors import (
+    ApiError,
+    Charged,
+    FieldError,
+    HiggsfieldError,
+    InvalidRequest,
+    NotCancelable,
+    Unsupported,
+)
+from higgsfield_async._http import Call, HttpRequest, HttpResponse
+from higgsfield_async._requests import (
+    Ad,
+    DopVideo,
+    GenerationRequest,
+    ImageToVideo,
+    Keyframes,
+    ModelRequest,
+    Soul,
+    Speech,
+    SubmitOptions,
+    TalkingHead,
+)
+from higgsfield_async._transports._answers import (
+    each_once,
+    error_from,
+    kind_of_media,
+    malformed,
+    private_strings,
+    read_json,
+    text_or_none,
+)
+from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
+from higgsfield_async._transports._job_sets import read_job_set
+
+T = TypeVar("T")
+
+# Today's host and the older one: a generation submitted at either can be looked at on both.
+HOSTS = frozenset({"https://api.higgsfield.ai", "https://platform.higgsfield.ai"})
+
+_WORDS: Mapping[str, JobStatus] = {
+    "queued": JobStatus.QUEUED,
+    "in_progress": JobStatus.IN_PROGRESS,
+    "completed": JobStatus.COMPLETED,
+    "failed": JobStatus.FAILED,
+    "nsfw": JobStatus.NSFW,
+    "canceled": JobStatus.CANCELED,
+    "cancelled": JobStatus.CANCELED,
+}
+
+
+def _settle(status: JobStatus, meta: Mapping[str, Any]) -> Charged:
+    # Charged on success alone; failed, nsfw and canceled in the queue are given back
+    # (https://docs.higgsfield.ai/docs/concepts/billing-and-retention).
+    if status.terminal:
+        return "yes" if status is JobStatus.COMPLETED else "no"
+    return "unknown"
+
+
+class _File(Struct):
+    url: Any = None
+
+
+class _Request(Struct):
+    """`GET /requests/{id}/status`, and the answer to a submit."""
+
+    status: Any = None
+    request_id: Any = None
+    error: Any = None
+    video: _File | None = None
+    images: list[_File] | None = None
+    audio: _File | None = None
+    audios: list[_File] | None = None
+    mov: _File | None = None
+    zip: _File | None = None
+    jsx: _File | None = None
+    fbx: _File | None = None
+    ply: _File | None = None
+
+    def files(self) -> Iterable[tuple[str, _File]]:
+        """Every file with the word it stands under, the best first."""
+        for word, found in (
+            ("video", [self.video]),
+            ("image", self.images),
+            ("audio", [self.audio]),
+            ("audio", self.audios),
+            ("video", [self.mov]),
+            ("file", [self.zip, self.jsx, self.fbx, self.ply]),
+        ):
+            yield from ((word, file) for file in found or () if file is not None)
+
+
+_request_decoder = msgspec.json.Decoder(_Request)
+
+
+def _read_request(response: HttpResponse, name: str) -> JobSet:
+    wire = read_json(response, _request_decoder, name)
+    if not isinstance(wire.request_id, str) or not wire.request_id:
+        raise malformed(response, name, "it has no request_id")
+    raw_status = wire.status if isinstance(wire.status, str) else ""
+    status = _WORDS.get(raw_status, JobStatus.UNKNOWN)
+    # One status stands for the whole request, however many files it makes: one job.
+    job = Job(
+        id=wire.request_id,
+        status=status,
+        raw_status=raw_status,
+        outputs=each_once(
+            Media(url=file.url, kind=kind_of_media(word, file.url))
+            for word, file in wire.files()
+            if isinstance(file.url, str) and file.url
+        ),
+        reason=text_or_none(wire.error),
+        charged=_settle(status, {}),
+    )
+    return JobSet(id=wire.request_id, jobs=(job,), body=response.body)
+
+
+class _Item(Struct):
+    id: str
+    name: Any = None
+    description: Any = None
+    preview_url: Any = None
+    start_end_frame: Any = None
+
+
+_items_decoder = msgspec.json.Decoder(list[_Item])
+
+
+def _motion(item: _Item) -> Motion:
+    return Motion(
+        id=item.id,
+        name=text_or_none(item.name) or "",
+        description=text_or_none(item.description),
+        preview_url=text_or_none(item.preview_url),
+        start_end_frame=item.start_end_frame if isinstance(item.start_end_frame, bool) else None,
+    )
+
+
+def _soul_style(item: _Item) -> SoulStyle:
+    return SoulStyle(
+        id=item.id,
+        name=text_or_none(item.name) or "",
+        description=text_or_none(item.description),
+        preview_url=text_or_none(item.preview_url),
+    )
+
+
+# What is listed: where, and how it is read. Each is one bare list, without pages.
+_CATALOGUES: Mapping[tuple[type, int], tuple[str, Any]] = {
+    (Motion, 1): ("/v1/motions", _motion),
+    (SoulStyle, 1): ("/v1/text2image/soul-styles", _soul_style),
+    (SoulStyle, 2): ("/v1/text2image/soul-styles/v2", _soul_style),
+}
+
+_V1_ROUTES: Mapping[type, str] = {
+    Keyframes: "v1/text2image/keyframes",
+    Soul: "v1/text2image/soul",
+    DopVideo: "v1/image2video/dop",
+    TalkingHead: "v1/speak/higgsfield",
+}
+
+# The platform's own rule for a key: 1 to 255 visible ASCII characters, no white space.
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_SHORTEST_RETENTION = 3600
+
+
+def _image(url: str) -> dict[str, str]:
+    return {"type": "image_url", "image_url": url}
+
+
+# Fields of ours that v1 spells otherwise.
+_V1_SPELLING: Mapping[tuple[type, str], Any] = {
+    (Keyframes, "image_references"): ("image_references", lambda urls: [_image(url) for url in urls]),
+    (Soul, "image_reference"): ("image_reference", _image),
+    (DopVideo, "images"): ("input_images", lambda urls: [_image(url) for url in urls]),
+    (TalkingHead, "image"): ("input_image", _image),
+    (TalkingHead, "audio"): ("input_audio", lambda url: {"type": "audio_url", "audio_url": url}),
+}
+
+
+def _v1_params(request: GenerationRequest) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(request).items():
+        spelled, form = _V1_SPELLING.get((type(request), name), (name, lambda value: value))
+        params[spelled] = form(value)
+    return params
+
+
+class PlatformTransport:
+    """The platform of Higgsfield itself.
+
+    A `ModelRequest` goes to v2, with an `Idempotency-Key`: when its answer is lost, the same key and the same bytes bring
+    back the original generation. The other requests go to v1, which knows no such key.
+
+    Args:
+        key_id: The key's id.
+        key_secret: The key's secret.
+        base_url: Where the platform is; `https://platform.higgsfield.ai` is its older address.
+
+    Raises:
+        ConfigurationError: The key has not the form of one, or the address is none.
+    """
+
+    name: ClassVar[str] = "platform"
+
+    def __init__(self, key_id: str, key_secret: str, base_url: str = "https://api.higgsfield.ai") -> None:
+        self._key_id = checked_key("key_id", key_id)
+        self._key_secret = checked_key("key_secret", key_secret)
+        self._base = checked_base_url(base_url)
+
+    def __repr__(self) -> str:
+        return f"PlatformTransport(base_url={self._base!r}, account={self.account!r})"
+
+    @property
+    def origin(self) -> str:
+        return self._base
+
+    @property
+    def account(self) -> str:
+        return fingerprint(self.name, self._key_id)
+
+    def same_service(self, origin: str) -> bool:
+        return origin == self._base or {origin, self._base} <= HOSTS
+
+    def kind(self, request: GenerationRequest) -> str:
+        match request:
+            case ModelRequest():
+                return request.model_id
+            case Keyframes() | Soul() | DopVideo() | TalkingHead():
+                return _V1_ROUTES[type(request)]
+            case ImageToVideo() | Speech() | Ad():
+                msg = f"The platform cannot make {type(request).__name__}: use a ProxyTransport."
+                raise Unsupported(msg)
+
+    def submit(self, request: GenerationRequest, options: SubmitOptions) -> Call[JobSet]:
+        kind = self.kind(request)
+        if isinstance(request, ModelRequest):
+            return self._submit_v2(request, options)
+        return self._submit_v1(kind, request, options)
+
+    def _submit_v1(self, route: str, request: GenerationRequest, options: SubmitOptions) -> Call[JobSet]:
+        if options.idempotency_key is not None or options.expires_after is not None:
+            what = "idempotency_key" if options.idempotency_key is not None else "expires_after"
+            msg = f"The platform takes no {what} for {type(request).__name__}: only for a ModelRequest."
+            raise Unsupported(msg)
+        body: dict[str, Any] = {"params": _v1_params(request)}
+        if options.webhook is not None:
+            body["webhook"] = msgspec.to_builtins(options.webhook)
+        private = private_strings(body) | self._secrets
+
+        def decode(response: HttpResponse) -> JobSet:
+            if 200 <= response.status < 300:
+                return read_job_set(response, "submit", words=_WORDS, settle=_settle, submitted=True)
+            raise error_from(response, "submit", private=private)
+
+        http = self._v1("POST", f"/{route}", msgspec.json.encode(body))
+        return Call("submit", http, decode, submits=True, fresh=True)
+
+    def _submit_v2(self, request: ModelRequest, options: SubmitOptions) -> Call[JobSet]:
+        key = options.idempotency_key if options.idempotency_key is not None else str(uuid.uuid4())
+        if not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise _refused("idempotency_key", "must be 1 to 255 visible ASCII characters without spaces")
+        headers = {"Idempotency-Key": key}
+        if options.expires_after is not None:
+            if options.expires_after < _SHORTEST_RETENTION:
+                raise _refused("expires_after", "must be 3600 seconds or more")
+            headers["Hf-Expires-After"] = str(options.expires_after)
+        path = f"/{request.model_id}"
+        if options.webhook is not None:
+            if urlsplit(options.webhook.url).scheme != "https":
+                raise _refused("webhook", "must be an https address for a ModelRequest")
+            if options.webhook.secret is not None:
+                raise _refused("webhook", "takes no secret for a ModelRequest: the account's own signs its deliveries")
+            path += "?" + urlencode({"hf_webhook": options.webhook.url})
+        private = private_strings(dict(request.arguments)) | self._secrets
+
+        def decode(response: HttpResponse) -> JobSet:
+            if 200 <= response.status < 300:
+                return _read_request(response, "submit")
+            raise error_from(response, "submit", private=private)
+
+        http = self._v2("POST", path, msgspec.json.encode(request.arguments), headers)
+        return Call("submit", http, decode, submits=True, key=key)
+
+    def poll(self, ref: TaskRef) -> Call[JobSet]:
+        v1 = _is_v1(ref)
+
+        def decode(response: HttpResponse) -> JobSet:
+            if response.status != 200:
+                raise error_from(response, "poll", private=self._secrets)
+            if v1:
+                return read_job_set(response, "poll", words=_WORDS, settle=_settle)
+            return _read_request(response, "poll")
+
+        # The answer to a submit names addresses of its own, even on another host: ours is built from the id.
+        part = path_part(ref.id)
+        http = self._v1("GET", f"/v1/job-sets/{part}") if v1 else self._v2("GET", f"/requests/{part}/status")
+        return Call("poll", http, decode)
+
+    def cancel(self, ref: TaskRef) -> Call[None]:
+        if _is_v1(ref):
+            msg = f"The platform's v1 cannot cancel: generation {ref.id} goes on."
+            raise Unsupported(msg, ref=ref, charged="unknown")
+
+        def decode(response: HttpResponse) -> None:
+            if 200 <= response.status < 300:
+                return
+            error = error_from(response, "cancel", private=self._secrets)
+            if isinstance(error, InvalidRequest) and error.status == 400:
+                msg = (
+                    f"Generation {ref.id} can no longer be canceled: the platform cancels only while all of it is still "
+                    f"queued. It goes on, and is charged when it completes."
+                )
+                raise NotCancelable(msg, status=400, detail=error.detail, correlation_id=error.correlation_id)
+            raise error
+
+        return Call("cancel", self._v2("POST", f"/requests/{path_part(ref.id)}/cancel"), decode)
+
+    def delete(self, ref: TaskRef) -> Call[None]:
+        if _is_v1(ref):
+            msg = f"The platform's v1 cannot delete what generation {ref.id} made."
+            raise Unsupported(msg, ref=ref, charged="unknown")
+
+        def decode(response: HttpResponse) -> None:
+            if not 200 <= response.status < 300:
+                raise error_from(response, "delete", private=self._secrets)
+
+        return Call("delete", self._v2("DELETE", f"/requests/{path_part(ref.id)}"), decode)
+
+    def catalogue(
+        self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
+    ) -> Call[Page[T]]:
+        if (of, version) not in _CATALOGUES:
+            msg = f"The platform lists no {of.__name__} (version {version}): use a ProxyTransport, or a version it has."
+            raise Unsupported(msg)
+        if search is not None:
+            msg = f"The platform cannot search for {of.__name__}: take the whole list."
+            raise Unsupported(msg)
+        path, read = _CATALOGUES[of, version]
+
+        def decode(response: HttpResponse) -> Page[T]:
+            if response.status != 200:
+                raise error_from(response, "catalogue", private=self._secrets)
+            found = tuple(cast("T", read(item)) for item in read_json(response, _items_decoder, "catalogue"))
+            return Page(items=found, total=len(found))
+
+        return Call("catalogue", self._v1("GET", path), decode)
+
+    @property
+    def _secrets(self) -> set[str]:
+        return {self._key_id, self._key_secret}
+
+    def _v1(self, method: Literal["GET", "POST"], path: str, body: bytes | None = None) -> HttpRequest:
+        return self._request(method, path, body, {"hf-api-key": self._key_id, "hf-secret": self._key_secret})
+
+    def _v2(
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> HttpRequest:
+        # With v1's headers a generation of v2 is accepted, and then stays queued.
+        keyed = {"Authorization": f"Key {self._key_id}:{self._key_secret}", **(headers or {})}
+        return self._request(method, path, body, keyed)
+
+    def _request(
+        self, method: Literal["GET", "POST", "DELETE"], path: str, body: bytes | None, headers: dict[str, str]
+    ) -> HttpRequest:
+        headers["Accept"] = "application/json"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return HttpRequest(method, self._base + path, headers, body)
+
+
+def _is_v1(ref: TaskRef) -> bool:
+    # No model's id begins with "v1/": it is a route of the platform's own.
+    return ref.kind.startswith("v1/")
+
+
+def _refused(option: str, why: str) -> HiggsfieldError:
+    error = FieldError((option,), why, "value_error")
+    return InvalidRequest(f"{error}.", errors=(error,))

@@ -1,0 +1,323 @@
+"""The reseller proxy: `/higgsfield/...` with a Bearer key.
+
+Its gateway checks the key and the balance on every call, and then hands everything on unchanged, so that two kinds of
+error come back: its own, and whatever the service behind it says.
+Source: https://open-hk.com/docs/en/lab/higgsfield-video.html, and the gateway's code, https://github.com/Dooy/chatgpt-web.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar, cast
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from higgsfield_async._domain import AvatarPreset, JobSet, JobStatus, Motion, Page, Sound, TaskRef, Voice
+from higgsfield_async._errors import (
+    ApiError,
+    AuthenticationFailed,
+    Charged,
+    ConfigurationError,
+    FieldError,
+    InsufficientCredits,
+    InvalidRequest,
+    PermissionDenied,
+    RateLimited,
+    ServiceUnavailable,
+    Unsupported,
+)
+from higgsfield_async._http import Call, HttpRequest, HttpResponse
+from higgsfield_async._requests import (
+    Ad,
+    DopVideo,
+    GenerationRequest,
+    ImageToVideo,
+    Keyframes,
+    ModelRequest,
+    Soul,
+    Speech,
+    SubmitOptions,
+    TalkingHead,
+)
+from higgsfield_async._transports._answers import (
+    Complaint,
+    by_words,
+    error_from,
+    private_strings,
+    read_json,
+    strings,
+    text_or_none,
+)
+from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
+from higgsfield_async._transports._job_sets import read_job_set
+
+T = TypeVar("T")
+
+# The gateway's body limit: beyond it, 413 with an HTML page.
+LONGEST_BODY = 10 * 1024 * 1024
+
+_WORDS: Mapping[str, JobStatus] = {
+    "pending": JobStatus.QUEUED,
+    "queued": JobStatus.QUEUED,
+    "in_progress": JobStatus.IN_PROGRESS,
+    "completed": JobStatus.COMPLETED,
+    "failed": JobStatus.FAILED,
+    "terminated": JobStatus.FAILED,
+    "nsfw": JobStatus.NSFW,
+    "canceled": JobStatus.CANCELED,
+    "cancelled": JobStatus.CANCELED,
+    # `ip_detected` is left out: one client takes it for an end, another for a hold that passes. As `unknown` it is
+    # looked at again, and nobody submits, and pays, a second time too early.
+}
+
+# The gateway answers 428 to everything it refuses, with neither code nor type to tell the reasons apart: only the words
+# do. The first row that matches counts: a sub-key without points says both "key" and "points".
+_GATEWAY_WORDS: tuple[tuple[tuple[str, ...], type[ApiError], bool], ...] = (
+    (("积分不足", "insufficient points"), InsufficientCredits, False),
+    (("nrpm",), RateLimited, True),
+    (("pools no key", "gate way", "gate_"), ServiceUnavailable, True),
+    (("白名单", "未开启", "禁用", "过期"), PermissionDenied, False),
+    (("key",), AuthenticationFailed, False),
+)
+
+
+def _judge(response: HttpResponse, complaint: Complaint) -> tuple[type[ApiError], bool] | None:
+    if response.status != 428:
+        return by_words(response, complaint)
+    said = f"{complaint.code or ''} {complaint.message}".lower()
+    for words, kind, transient in _GATEWAY_WORDS:
+        if any(word in said for word in words):
+            return kind, transient
+    # A refusal in new words. Waiting does not mend most of them.
+    return PermissionDenied, False
+
+
+def _settle(status: JobStatus, meta: Mapping[str, Any]) -> Charged:
+    if status is JobStatus.COMPLETED:
+        return "yes"
+    # Whether the reseller gives points back for what failed is nowhere said; the record says so when Higgsfield did.
+    return "no" if meta.get("is_refunded") is True else "unknown"
+
+
+class _Listing(Struct):
+    items: list[dict[str, Any]]
+    total: Any = None
+    cursor: Any = None
+
+
+_listing_decoder = msgspec.json.Decoder(list[dict[str, Any]] | _Listing)
+
+
+def _motion(item: Mapping[str, Any]) -> Motion:
+    return Motion(
+        id=item["id"],
+        name=str(item.get("name", "")),
+        preview_url=text_or_none(_media(item).get("url")),
+        categories=strings(item.get("categories")),
+    )
+
+
+def _avatar_preset(item: Mapping[str, Any]) -> AvatarPreset:
+    media = _media(item)
+    return AvatarPreset(
+        id=item["id"],
+        name=str(item.get("name", "")),
+        preview_url=text_or_none(media.get("url")),
+        thumbnail_url=text_or_none(media.get("thumbnail_url")),
+    )
+
+
+def _voice(item: Mapping[str, Any]) -> Voice:
+    return Voice(
+        id=item["id"],
+        name=str(item.get("name", "")),
+        gender=text_or_none(item.get("gender")),
+        age=text_or_none(item.get("age")),
+        categories=strings(item.get("categories")),
+        voice_url=text_or_none(item.get("voice_url")),
+        image_url=text_or_none(item.get("image_url")),
+    )
+
+
+def _sound(item: Mapping[str, Any]) -> Sound:
+    return Sound(
+        id=item["id"],
+        name=str(item.get("name", "")),
+        description=text_or_none(item.get("description")),
+        sound_url=text_or_none(item.get("sound_url")),
+    )
+
+
+def _media(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    media = item.get("media")
+    return media if isinstance(media, dict) else {}
+
+
+# What is listed: where, how it is read, the documented page size, and whether `search` is documented for it.
+_CATALOGUES: Mapping[type, tuple[str, Any, int, bool]] = {
+    Motion: ("motions", _motion, 30, True),
+    AvatarPreset: ("avatar-presets", _avatar_preset, 30, True),
+    Voice: ("voices", _voice, 14, False),
+    Sound: ("sounds", _sound, 14, False),
+}
+
+
+class ProxyTransport:
+    """The reseller proxy.
+
+    It has no way to cancel, no webhooks and no idempotency keys: a submit whose answer is lost is never repeated.
+
+    Args:
+        api_key: The key, `hk-…`.
+        base_url: Where the proxy is; with a path prefix if it has one.
+        speech_path: Where speech is made. The proxy's own page names no path, and other sources name two: when this
+            one answers 404 or 405, the other is tried once, and remembered.
+
+    Raises:
+        ConfigurationError: The key has not the form of one, or the address is none.
+    """
+
+    name: ClassVar[str] = "proxy"
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str = "https://api.openai-hk.com",
+        *,
+        speech_path: str = "/higgsfield/speak",
+    ) -> None:
+        self._key = checked_key("api_key", api_key)
+        # The gateway takes what stands between the first and the second "-" for the key.
+        if "-" not in self._key:
+            msg = "api_key must hold a “-”, as in hk-…: the proxy's gateway refuses any other."
+            raise ConfigurationError(msg)
+        self._base = checked_base_url(base_url)
+        if not speech_path.startswith("/"):
+            msg = "speech_path must begin with “/”."
+            raise ConfigurationError(msg)
+        self._speech_path = speech_path
+
+    def __repr__(self) -> str:
+        return f"ProxyTransport(base_url={self._base!r}, account={self.account!r})"
+
+    @property
+    def origin(self) -> str:
+        return self._base
+
+    @property
+    def account(self) -> str:
+        return fingerprint(self.name, self._key)
+
+    def same_service(self, origin: str) -> bool:
+        return origin == self._base
+
+    def kind(self, request: GenerationRequest) -> str:
+        match request:
+            case ImageToVideo():
+                return f"image-to-video/{request.model}"
+            case Speech():
+                return "speech"
+            case Ad():
+                return "ad"
+            case Keyframes() | Soul() | DopVideo() | TalkingHead() | ModelRequest():
+                msg = f"The proxy cannot make {type(request).__name__}: use a PlatformTransport."
+                raise Unsupported(msg)
+
+    def submit(self, request: GenerationRequest, options: SubmitOptions) -> Call[JobSet]:
+        kind = self.kind(request)
+        for option, what in (
+            (options.webhook, "webhook"),
+            (options.expires_after, "expires_after"),
+            (options.idempotency_key, "idempotency_key"),
+        ):
+            if option is not None:
+                msg = f"The proxy takes no {what}: use a PlatformTransport."
+                raise Unsupported(msg)
+        match request:
+            case ImageToVideo():
+                return self._submission("/higgsfield/generate", kind, request)
+            case Ad():
+                return self._submission("/higgsfield/ads", kind, request)
+            case _:
+                other = "/higgsfield/speech" if self._speech_path != "/higgsfield/speech" else "/higgsfield/speak"
+                return self._submission(self._speech_path, kind, request, other)
+
+    def _submission(self, path: str, kind: str, request: GenerationRequest, other: str | None = None) -> Call[JobSet]:
+        fields = {
+            "image" if name == "images" else name: value for name, value in msgspec.to_builtins(request).items()
+        }
+        body = msgspec.json.encode(fields)
+        if len(body) > LONGEST_BODY:
+            error = FieldError(("images",), f"the request has {len(body):,} bytes; the proxy takes 10 MiB", "too_long")
+            raise InvalidRequest(f"{type(request).__name__}.{error}", errors=(error,))
+        private = private_strings(fields) | {self._key}
+
+        def decode(response: HttpResponse) -> JobSet | Call[JobSet]:
+            if other is not None and response.status in (404, 405):
+                # A route that is not there cannot have been billed; no other answer is a reason to try the other one.
+                return self._submission(other, kind, request)
+            if 200 <= response.status < 300:
+                self._remember(path, kind)
+                return read_job_set(response, "submit", words=_WORDS, settle=_settle, submitted=True)
+            raise error_from(response, "submit", judge=_judge, private=private)
+
+        return Call("submit", self._request("POST", path, body), decode, submits=True, fresh=True)
+
+    def _remember(self, path: str, kind: str) -> None:
+        if kind == "speech":
+            self._speech_path = path
+
+    def poll(self, ref: TaskRef) -> Call[JobSet]:
+        def decode(response: HttpResponse) -> JobSet:
+            if response.status != 200:
+                raise error_from(response, "poll", judge=_judge, private=(self._key,))
+            return read_job_set(response, "poll", words=_WORDS, settle=_settle)
+
+        return Call("poll", self._request("GET", f"/higgsfield/feed/{path_part(ref.id)}"), decode)
+
+    def cancel(self, ref: TaskRef) -> Call[None]:
+        msg = f"The proxy cannot cancel: generation {ref.id} goes on, and is paid for."
+        raise Unsupported(msg, ref=ref, charged="unknown")
+
+    def delete(self, ref: TaskRef) -> Call[None]:
+        msg = f"The proxy cannot delete what generation {ref.id} made."
+        raise Unsupported(msg, ref=ref, charged="unknown")
+
+    def catalogue(
+        self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
+    ) -> Call[Page[T]]:
+        if of not in _CATALOGUES or version != 1:
+            msg = f"The proxy lists no {of.__name__}: use a PlatformTransport."
+            raise Unsupported(msg)
+        path, read, usual_size, searchable = _CATALOGUES[of]
+        if search is not None and not searchable:
+            msg = f"The proxy cannot search for {of.__name__}: search is documented for Motion and AvatarPreset."
+            raise Unsupported(msg)
+        query: dict[str, int | str] = {"size": usual_size if size is None else size}
+        if searchable:
+            query["search"] = search or ""
+        if cursor is not None:
+            query["cursor"] = cursor
+
+        def decode(response: HttpResponse) -> Page[T]:
+            if response.status != 200:
+                raise error_from(response, "catalogue", judge=_judge, private=(self._key,))
+            found = read_json(response, _listing_decoder, "catalogue")
+            # Motions come as a bare list, without a total and without a cursor; the others in an envelope.
+            listing = found if isinstance(found, _Listing) else _Listing(found)
+            return Page(
+                items=tuple(cast("T", read(item)) for item in listing.items if isinstance(item.get("id"), str)),
+                total=listing.total if isinstance(listing.total, int) else None,
+                cursor=listing.cursor if isinstance(listing.cursor, (int, str)) else None,
+            )
+
+        return Call("catalogue", self._request("GET", f"/higgsfield/tpl/{path}?{urlencode(query)}"), decode)
+
+    def _request(self, method: Any, path: str, body: bytes | None = None) -> HttpRequest:
+        headers = {"Authorization": f"Bearer {self._key}", "Accept": "application/json"}
+        if body is not None:
+            # Required: with any other type the gateway skips the body and hands on `{}`.
+            headers["Content-Type"] = "application/json"
+        return HttpRequest(method, self._base + path, headers, body)
