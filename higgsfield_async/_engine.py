@@ -1,0 +1,271 @@
+"""Performs calls: connections, time limits, retries. The only place that knows aiohttp and backoff."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import anyio
+import backoff
+from yarl import URL
+
+from higgsfield_async._domain import without_query
+from higgsfield_async._errors import (
+    ClientClosed,
+    ConfigurationError,
+    ConnectionFailed,
+    DownloadError,
+    HiggsfieldError,
+    MalformedResponse,
+)
+from higgsfield_async._http import Call, HttpResponse, Ticket
+from higgsfield_async._limits import Limits
+from higgsfield_async._retry import RetryPolicy, may_repeat
+
+T = TypeVar("T")
+
+logger = logging.getLogger("higgsfield_async.engine")
+
+# The edge in front of the platform refuses libraries that do not say who they are (Cloudflare's 1010).
+USER_AGENT = f"higgsfield-async/{importlib.metadata.version('higgsfield-async')}"
+
+# Far above any answer of JSON; it keeps a stream without end from filling the memory.
+LONGEST_ANSWER = 64 * 1024 * 1024
+_CHUNK = 256 * 1024
+
+
+class HttpEngine:
+    """One client's connections. Made inside the event loop that it is used in."""
+
+    def __init__(
+        self, *, retry: RetryPolicy, limits: Limits, session: aiohttp.ClientSession | None, trust_env: bool
+    ) -> None:
+        self._retry = retry
+        self._limits = limits
+        self._places = anyio.Semaphore(limits.max_connections, fast_acquire=True)
+        self._longest = limits.connect + limits.first_byte + limits.read
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.first_byte)
+        self._owned = session is None
+        self._session = session or aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=limits.max_connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=trust_env,
+        )
+
+    async def close(self) -> None:
+        """Closes the connections, unless the session is the user's own."""
+        if self._owned:
+            await self._session.close()
+
+    async def send(self, call: Call[T], ticket: Ticket | None = None) -> T:
+        """Performs a call, and again where that is safe and may help.
+
+        Raises:
+            HiggsfieldError: What the last try ended with. For a submit, its `charged` counts every try: it is `"no"`
+                only if none of them can have been accepted.
+        """
+        ticket = ticket or Ticket()
+        failures = 0
+        doubtful = False
+
+        async def attempt() -> T:
+            nonlocal failures, doubtful
+            try:
+                return await self.send_once(call, ticket)
+            except HiggsfieldError as error:
+                failures += 1
+                if error.refused:
+                    ticket.in_flight = doubtful
+                else:
+                    doubtful = call.submits
+                raise
+
+        def give_up(error: HiggsfieldError) -> bool:
+            return not may_repeat(call, error) or (ticket.abandoned and not doubtful)
+
+        try:
+            return await self._retrying(attempt, lambda: failures, give_up)
+        except HiggsfieldError as error:
+            if call.submits:
+                error.charged = "unknown" if doubtful else "no"
+            raise
+
+    async def _retrying(
+        self,
+        attempt: Callable[[], Coroutine[object, object, T]],
+        failures: Callable[[], int],
+        give_up: Callable[[HiggsfieldError], bool],
+    ) -> T:
+        def wait(error: HiggsfieldError) -> float:
+            seconds = self._retry.delay(failures(), error.retry_after, random.random())
+            logger.info("Trying again in %.1f s: %s", seconds, error)
+            return seconds
+
+        retried = backoff.on_exception(
+            backoff.runtime,
+            HiggsfieldError,
+            max_tries=self._retry.attempts,
+            giveup=give_up,
+            # The policy draws its own jitter: backoff's would also shrink what a service asked for.
+            jitter=None,
+            logger=None,
+            value=wait,
+        )(attempt)
+        return await retried()
+
+    async def send_once(self, call: Call[T], ticket: Ticket | None = None) -> T:
+        """Performs a call, and whatever call its answer leads to, each once."""
+        while True:
+            async with self._places:
+                if ticket is not None:
+                    ticket.in_flight = call.submits
+                response = await self._exchange(call)
+            answer = call.decode(response)
+            if not isinstance(answer, Call):
+                return answer
+            call = answer
+
+    async def _exchange(self, call: Call[T]) -> HttpResponse:
+        request = call.request
+        url = URL(request.url, encoded=True)
+        headers = {"User-Agent": USER_AGENT, **request.headers}
+        host: str | None = None
+        if call.fresh:
+            # aiohttp keeps connections apart by the name that TLS asks for, even where it is the host's own, and this
+            # one is closed after use: so that no earlier connection is ever found for it, in the user's session too.
+            headers["Connection"] = "close"
+            host = url.raw_host
+        with anyio.move_on_after(self._longest):
+            try:
+                async with self._session.request(
+                    request.method,
+                    url,
+                    data=request.body,
+                    headers=headers,
+                    # Our keys never follow a redirect.
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=self._timeout,
+                    server_hostname=host,
+                ) as response:
+                    body = await self._read(response, call.name)
+                    found = {name.lower(): value for name, value in response.headers.items()}
+                    return HttpResponse(response.status, found, body, time.time())
+            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                raise self._explain(error, call.name, url) from _without_headers(error)
+        msg = f"No whole answer to {call.name} from {url.host} within {self._longest:g} seconds."
+        raise ConnectionFailed(msg, transient=True)
+
+    async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await response.content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > LONGEST_ANSWER:
+                msg = f"The answer to {name} is longer than {LONGEST_ANSWER:,} bytes."
+                raise MalformedResponse(msg, status=response.status, body=chunks[0])
+        return b"".join(chunks)
+
+    def _explain(self, error: Exception, name: str, url: URL) -> HiggsfieldError:
+        what = f"No answer to {name} from {url.host}"
+        match error:
+            case aiohttp.ClientConnectorCertificateError():
+                return ConnectionFailed(f"{what}: its certificate is not trusted.", refused=True)
+            case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
+                how = f"no connection could be made ({type(error).__name__})"
+                return ConnectionFailed(f"{what}: {how}. Nothing was sent.", refused=True, transient=True)
+            case aiohttp.ConnectionTimeoutError():
+                how = f"no connection within {self._limits.connect:g} seconds"
+                return ConnectionFailed(f"{what}: {how}. Nothing was sent.", refused=True, transient=True)
+            case aiohttp.SocketTimeoutError():
+                return ConnectionFailed(f"{what}: silent for {self._limits.first_byte:g} seconds.", transient=True)
+            case aiohttp.InvalidURL():
+                msg = f"{without_query(str(url))!r} is not an address that can be asked."
+                return ConfigurationError(msg, refused=True)
+            case aiohttp.ClientResponseError():
+                msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
+                return MalformedResponse(msg, status=error.status, body=b"")
+            case RuntimeError() if self._session.closed:
+                return ClientClosed(f"The session was closed before {name} was sent.", refused=True)
+            case RuntimeError():
+                raise error
+            case _:
+                return ConnectionFailed(f"{what}: the connection broke ({type(error).__name__}).", transient=True)
+
+    async def download(self, url: str, path: Path) -> int:
+        """Writes what lies at an address to a file: a temporary one beside it, renamed when it is whole.
+
+        No key is sent, so that redirects may be followed.
+
+        Returns:
+            The number of bytes.
+
+        Raises:
+            DownloadError: It could not be fetched or written; there is no file then.
+        """
+
+        failures = 0
+
+        async def attempt() -> int:
+            nonlocal failures
+            try:
+                return await self._download_once(url, path)
+            except DownloadError:
+                failures += 1
+                raise
+
+        return await self._retrying(attempt, lambda: failures, lambda error: not error.transient)
+
+    async def _download_once(self, url: str, path: Path) -> int:
+        shown = without_query(url)
+        part = anyio.Path(path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.part"))
+        try:
+            async with self._places:
+                with anyio.move_on_after(self._limits.download):
+                    size = await self._fetch(url, part)
+                    await part.replace(path)
+                    return size
+            msg = f"{shown} was not fetched within {self._limits.download:g} seconds."
+            raise DownloadError(msg, transient=True)
+        except aiohttp.ClientResponseError as error:
+            passing = error.status in (408, 425, 429) or error.status >= 500
+            msg = f"{shown} answered with HTTP {error.status}."
+            raise DownloadError(msg, status=error.status, transient=passing) from None
+        except aiohttp.InvalidURL:
+            msg = f"{shown} is not an address that can be fetched."
+            raise DownloadError(msg) from None
+        except aiohttp.ClientError as error:
+            msg = f"{shown} could not be fetched whole ({type(error).__name__})."
+            raise DownloadError(msg, transient=True) from error
+        except OSError as error:
+            msg = f"{path} could not be written: {error.strerror or type(error).__name__}."
+            raise DownloadError(msg) from error
+        finally:
+            with anyio.CancelScope(shield=True):
+                await part.unlink(missing_ok=True)
+
+    async def _fetch(self, url: str, part: anyio.Path) -> int:
+        size = 0
+        async with (
+            self._session.get(
+                URL(url), headers={"User-Agent": USER_AGENT}, timeout=self._timeout, raise_for_status=True, max_redirects=5
+            ) as response,
+            await anyio.open_file(part, "wb") as file,
+        ):
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                await file.write(chunk)
+                size += len(chunk)
+        return size
+
+
+def _without_headers(error: Exception) -> Exception | None:
+    # This family carries the request's headers, and shows them in its repr: our keys are among them.
+    return None if isinstance(error, aiohttp.ClientResponseError) else error
