@@ -1,0 +1,125 @@
+"""An asyncio SDK for Higgsfield's image and video generation, over the reseller proxy or the platform itself."""
+
+import msgspec
+
+from higgsfield_async._client import Higgsfield
+from higgsfield_async._domain import (
+    AvatarPreset,
+    Job,
+    JobSet,
+    JobStatus,
+    Media,
+    Motion,
+    Sound,
+    SoulStyle,
+    TaskRef,
+    Voice,
+)
+from higgsfield_async._errors import (
+    ApiError,
+    AuthenticationFailed,
+    ClientClosed,
+    ConfigurationError,
+    ConnectionFailed,
+    ContentRejected,
+    DownloadError,
+    FieldError,
+    GenerationCanceled,
+    GenerationError,
+    GenerationFailed,
+    HiggsfieldError,
+    InsufficientCredits,
+    InvalidRequest,
+    MalformedResponse,
+    NotCancelable,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    ServiceUnavailable,
+    SubmissionUnknown,
+    Unsupported,
+    WaitTimeout,
+)
+from higgsfield_async._limits import Limits
+from higgsfield_async._polling import PollPolicy
+from higgsfield_async._requests import (
+    Ad,
+    DopMotion,
+    DopVideo,
+    GenerationRequest,
+    ImageToVideo,
+    Keyframes,
+    ModelRequest,
+    Soul,
+    Speak,
+    Speech,
+    TalkingHead,
+    Webhook,
+)
+from higgsfield_async._retry import RetryPolicy
+from higgsfield_async._task import GenerationTask
+from higgsfield_async._transports import PlatformTransport, ProxyTransport, Transport
+
+__all__ = [
+    "Ad",
+    "ApiError",
+    "AuthenticationFailed",
+    "AvatarPreset",
+    "ClientClosed",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "ContentRejected",
+    "DopMotion",
+    "DopVideo",
+    "DownloadError",
+    "FieldError",
+    "GenerationCanceled",
+    "GenerationError",
+    "GenerationFailed",
+    "GenerationRequest",
+    "GenerationTask",
+    "Higgsfield",
+    "HiggsfieldError",
+    "ImageToVideo",
+    "InsufficientCredits",
+    "InvalidRequest",
+    "Job",
+    "JobSet",
+    "JobStatus",
+    "Keyframes",
+    "Limits",
+    "MalformedResponse",
+    "Media",
+    "ModelRequest",
+    "Motion",
+    "NotCancelable",
+    "NotFound",
+    "PermissionDenied",
+    "PlatformTransport",
+    "PollPolicy",
+    "ProxyTransport",
+    "RateLimited",
+    "RetryPolicy",
+    "ServiceUnavailable",
+    "Soul",
+    "SoulStyle",
+    "Sound",
+    "Speak",
+    "Speech",
+    "SubmissionUnknown",
+    "TalkingHead",
+    "TaskRef",
+    "Transport",
+    "Unsupported",
+    "Voice",
+    "WaitTimeout",
+    "Webhook",
+]
+
+# Tracebacks and reprs name what a user imports, not where it happens to be written. Not so the structs: msgspec reads
+# their annotations in the module that they name, when it first needs them.
+for _name in __all__:
+    _value = globals()[_name]
+    if isinstance(_value, type) and not issubclass(_value, msgspec.Struct):
+        _value.__module__ = __name__
+del _name, _value

@@ -1,0 +1,367 @@
+"""The client that a user opens."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+
+from higgsfield_async._catalogue import ListedT, walk
+from higgsfield_async._domain import AvatarPreset, JobSet, Motion, Page, Sound, SoulStyle, TaskRef, Voice
+from higgsfield_async._errors import ClientClosed, ConfigurationError, HiggsfieldError, SubmissionUnknown
+from higgsfield_async._http import Call, Ticket
+from higgsfield_async._limits import Limits
+from higgsfield_async._polling import PollPolicy
+from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook
+from higgsfield_async._retry import RetryPolicy
+from higgsfield_async._task import GenerationTask, OnCancel, Parts
+from higgsfield_async._tracker import Tracker
+from higgsfield_async._transports import Service, Transport, transport_from
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import aiohttp
+
+T = TypeVar("T")
+
+logger = logging.getLogger("higgsfield_async.client")
+
+# How long closing waits for the answers to submits that are under way, in seconds: each may be the id of something paid.
+CLOSE_GRACE = 10.0
+
+
+class Higgsfield:
+    """A client of one service.
+
+    Use it with `async with`, or close it with `await hf.close()`. It may be made before the event loop runs; it opens in
+    the loop that first uses it, and works in that one alone.
+
+    Args:
+        transport: The service: a `ProxyTransport` or a `PlatformTransport`.
+        poll: When to look at a generation again, and how long to wait for it.
+        retry: How often to try an exchange again.
+        limits: Connections and time limits.
+        session: A session of your own to use for every exchange, which is not closed. Its cookies, its default headers
+            and its connector are used as they are.
+        trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY` and the like). It does not change
+            a session of your own.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        poll: PollPolicy = PollPolicy(),  # noqa: B008
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
+        limits: Limits = Limits(),  # noqa: B008
+        session: aiohttp.ClientSession | None = None,
+        trust_env: bool = False,
+    ) -> None:
+        self._transport = transport
+        self._poll = poll
+        self._retry = retry
+        self._limits = limits
+        self._session = session
+        self._trust_env = trust_env
+        self._parts: Parts | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._paying: dict[asyncio.Task[GenerationTask], Ticket] = {}
+        self._canceling: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def from_env(cls, *, service: Service | None = None, **settings: Any) -> Higgsfield:
+        """A client for the service that the environment holds a key for.
+
+        The platform: `HF_KEY` ("id:secret"; a secret may hold colons), else `HF_API_KEY` and `HF_API_SECRET`, else
+        `HF_CREDENTIALS` ("id:secret"); its address in `HIGGSFIELD_BASE_URL`. The proxy: `HIGGSFIELD_PROXY_KEY`; its
+        address in `HIGGSFIELD_PROXY_BASE_URL`.
+
+        Args:
+            service: `"proxy"` or `"platform"`, where the environment holds keys for both.
+            **settings: As for `Higgsfield`.
+
+        Raises:
+            ConfigurationError: There is no key, half a key, or there are two and `service` is not given.
+        """
+        return cls(transport_from(os.environ, service), **settings)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "new" if self._parts is None else "open"
+        return f"Higgsfield({self._transport!r}, {state})"
+
+    async def __aenter__(self) -> Higgsfield:
+        self._opened()
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def submit(
+        self,
+        request: GenerationRequest,
+        *,
+        webhook: Webhook | None = None,
+        expires_after: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> GenerationTask:
+        """Submits a generation. It costs money once it is accepted.
+
+        It is tried again only where that cannot pay twice: when the service cannot have accepted it, or when it carries an
+        idempotency key. When the calling asyncio task is cancelled while the answer is under way, the exchange is finished
+        and the ref logged, as a warning of `higgsfield_async.client`.
+
+        Args:
+            request: What to make.
+            webhook: Where the platform reports the end.
+            expires_after: How long the platform keeps what a `ModelRequest` made, in seconds, 3600 or more.
+            idempotency_key: For a `ModelRequest`, the key of an earlier submit, from `SubmissionUnknown.key`: brings back
+                the generation that it made, if it made one. Without it, each submit has a key of its own.
+
+        Raises:
+            InvalidRequest: The service does not take it.
+            Unsupported: This service cannot make it, or knows no such option.
+            SubmissionUnknown: It may have been accepted; its answer is lost.
+            AuthenticationFailed, PermissionDenied, InsufficientCredits, RateLimited, ServiceUnavailable, ConnectionFailed:
+                It was not accepted, and nothing is charged.
+        """
+        options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
+        return await self._submit(request, options, "detach")
+
+    async def run(
+        self,
+        request: GenerationRequest,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+        check: bool = True,
+        on_cancel: OnCancel = "detach",
+        webhook: Webhook | None = None,
+        expires_after: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> JobSet:
+        """Submits a generation and waits for its end.
+
+        Args:
+            request: What to make.
+            timeout: Seconds for both together; None for the poll policy's deadline, `math.inf` for no end. A submit that
+                is under way is not cut short by it.
+            check: As for `GenerationTask.wait`.
+            on_cancel: As for `GenerationTask.wait`.
+            webhook: As for `submit`.
+            expires_after: As for `submit`.
+            idempotency_key: As for `submit`.
+
+        Raises:
+            HiggsfieldError: As `submit` and `GenerationTask.wait` do; each that comes after the submit has the `ref`.
+        """
+        began = time.monotonic()
+        options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
+        task = await self._submit(request, options, on_cancel)
+        if timeout is not None:
+            timeout -= time.monotonic() - began  # noqa: ASYNC109
+        return await task.wait(timeout, check, on_cancel=on_cancel)
+
+    def task(self, ref: TaskRef | str) -> GenerationTask:
+        """Picks up a generation that was submitted earlier, here or in another process. Sends nothing.
+
+        Args:
+            ref: Its `TaskRef`, or the JSON of it.
+
+        Raises:
+            ConfigurationError: The ref is of another service, another address or another account.
+        """
+        if isinstance(ref, str):
+            ref = TaskRef.from_json(ref)
+        parts = self._opened()
+        mine = self._transport
+        for what, fits in (
+            ("transport", ref.transport == mine.name),
+            ("origin", mine.same_service(ref.origin)),
+            ("account", ref.account == mine.account),
+        ):
+            if not fits:
+                msg = (
+                    f"Generation {ref.id} was submitted with another {what} than this client's: "
+                    f"{getattr(ref, what)!r}, not {getattr(mine, 'name' if what == 'transport' else what)!r}."
+                )
+                raise ConfigurationError(msg, ref=ref, charged="unknown")
+        return self._handle(parts, ref)
+
+    def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
+        """The motions of either service.
+
+        Args:
+            search: Words to look for, on the proxy.
+            size: How many to ask for at once; the proxy's usual is 30. The platform sends all.
+        """
+        return self._listed(Motion, size, search)
+
+    def avatar_presets(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[AvatarPreset]:
+        """The avatar presets of the proxy. `size`: how many to ask for at once; its usual is 30."""
+        return self._listed(AvatarPreset, size, search)
+
+    def voices(self, *, size: int | None = None) -> AsyncIterator[Voice]:
+        """The voices of the proxy. `size`: how many to ask for at once; its usual is 14."""
+        return self._listed(Voice, size)
+
+    def sounds(self, *, size: int | None = None) -> AsyncIterator[Sound]:
+        """The ambient sounds of the proxy. `size`: how many to ask for at once; its usual is 14."""
+        return self._listed(Sound, size)
+
+    def soul_styles(self, *, version: int = 1) -> AsyncIterator[SoulStyle]:
+        """The styles of the platform's Soul models; `version=2` for those of Soul v2."""
+        return self._listed(SoulStyle, None, version=version)
+
+    def _listed(
+        self, of: type[ListedT], size: int | None, search: str | None = None, *, version: int = 1
+    ) -> AsyncIterator[ListedT]:
+        if size is not None and size < 1:
+            msg = "size must be 1 or more."
+            raise ConfigurationError(msg)
+
+        async def page_at(size: int | None, cursor: int | str | None) -> Page[ListedT]:
+            call = self._transport.catalogue(of, size=size, search=search, cursor=cursor, version=version)
+            return await self._opened().engine.send(call)
+
+        return walk(page_at, size)
+
+    async def close(self) -> None:
+        """Closes the client. Generations that are under way go on; whoever waits for one gets `ClientClosed` with its ref.
+
+        It waits up to 10 seconds for the answers to submits that are under way: each may be the id of something paid.
+        """
+        if self._closed:
+            return
+        if self._parts is not None:
+            self._check_loop()
+        self._closed = True
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        with anyio.CancelScope(shield=True):
+            for paying, ticket in self._paying.items():
+                ticket.abandoned = True
+                if not ticket.in_flight:
+                    paying.cancel()
+            under_way = {*self._paying, *self._canceling}
+            if under_way:
+                _, late = await asyncio.wait(under_way, timeout=CLOSE_GRACE)
+                for each in late:
+                    each.cancel()
+            await parts.tracker.close()
+            await parts.engine.close()
+
+    def _opened(self) -> Parts:
+        if self._closed:
+            msg = "This client is closed: make a new one."
+            raise ClientClosed(msg)
+        self._check_loop()
+        if self._parts is None:
+            # Here and not above: aiohttp alone takes longer to import than all the rest.
+            from higgsfield_async._engine import HttpEngine  # noqa: PLC0415
+
+            engine = HttpEngine(
+                retry=self._retry, limits=self._limits, session=self._session, trust_env=self._trust_env
+            )
+
+            def look(ref: TaskRef) -> Any:
+                return engine.send_once(self._transport.poll(ref))
+
+            tracker = Tracker(look, poll=self._poll, retry=self._retry)
+            self._parts = Parts(self._transport, engine, tracker, self._poll)
+        return self._parts
+
+    def _check_loop(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            msg = "This client needs a running event loop: use it inside `async def`."
+            raise ClientClosed(msg) from None
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            msg = "This client was opened in another event loop, and nothing was sent: make one client for each loop."
+            raise ClientClosed(msg)
+
+    def _handle(self, parts: Parts, ref: TaskRef, job_set: JobSet | None = None) -> GenerationTask:
+        return GenerationTask(parts, parts.tracker.track(ref, job_set))
+
+    async def _submit(self, request: GenerationRequest, options: SubmitOptions, on_cancel: OnCancel) -> GenerationTask:
+        parts = self._opened()
+        call = self._transport.submit(request, options)
+        ticket = Ticket()
+        paying = asyncio.create_task(self._pay(parts, call, request, ticket), name="higgsfield_async.submit")
+        self._paying[paying] = ticket
+        paying.add_done_callback(self._paying.pop)
+        try:
+            return await asyncio.shield(paying)
+        except asyncio.CancelledError:
+            if paying.cancelled() and self._closed:
+                raise self._closed_on(request, call, ticket) from None
+            ticket.abandoned = True
+            if ticket.in_flight or paying.done():
+                paying.add_done_callback(functools.partial(self._left_behind, on_cancel))
+            else:
+                paying.cancel()
+            raise
+
+    async def _pay(
+        self, parts: Parts, call: Call[JobSet], request: GenerationRequest, ticket: Ticket
+    ) -> GenerationTask:
+        try:
+            job_set = await parts.engine.send(call, ticket)
+        except HiggsfieldError as error:
+            if error.charged == "unknown":
+                raise _unknown(request, call, error) from error
+            raise
+        transport = self._transport
+        ref = TaskRef(
+            transport=transport.name,
+            origin=transport.origin,
+            account=transport.account,
+            id=job_set.id,
+            kind=transport.kind(request),
+            created_at=datetime.now(UTC),
+        )
+        logger.debug("Submitted: %s", ref.to_json())
+        return self._handle(parts, ref, job_set)
+
+    def _left_behind(self, on_cancel: OnCancel, paying: asyncio.Task[GenerationTask]) -> None:
+        """Nobody is there any more to take what a submit brought: it goes to the log."""
+        if paying.cancelled():
+            logger.warning("A submit was cut short when the client closed: it may have been accepted, and paid for.")
+        elif (error := paying.exception()) is not None:
+            logger.warning("A submit whose caller was cancelled did not succeed: %s", error)
+        else:
+            task = paying.result()
+            logger.warning("A submit whose caller was cancelled was accepted: %s", task.ref.to_json())
+            if on_cancel == "cancel":
+                canceling = asyncio.create_task(task._cancel_quietly())  # noqa: SLF001
+                self._canceling.add(canceling)
+                canceling.add_done_callback(self._canceling.discard)
+
+    def _closed_on(self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket) -> HiggsfieldError:
+        msg = "The client was closed before the submit was answered."
+        closed = ClientClosed(msg, charged="unknown" if ticket.in_flight else "no")
+        return _unknown(request, call, closed) if ticket.in_flight else closed
+
+
+def _unknown(request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldError) -> SubmissionUnknown:
+    how = (
+        f"Submit it again with idempotency_key={call.key!r}: that brings back the same generation, if there is one."
+        if call.key is not None
+        else "Look at the account's history or balance before submitting it again: it may cost twice."
+    )
+    msg = f"{type(request).__name__} was submitted, and may have been accepted, but the answer is lost. {how} ({cause})"
+    return SubmissionUnknown(
+        msg, request=request, key=call.key, cause=cause, transient=cause.transient, retry_after=cause.retry_after
+    )

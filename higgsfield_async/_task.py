@@ -1,0 +1,295 @@
+"""The handle of one generation."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import anyio
+
+from higgsfield_async._domain import JobSet, JobStatus, Media, TaskRef
+from higgsfield_async._errors import (
+    ConfigurationError,
+    ContentRejected,
+    DownloadError,
+    GenerationCanceled,
+    GenerationError,
+    GenerationFailed,
+    HiggsfieldError,
+    WaitTimeout,
+)
+from higgsfield_async._polling import PollPolicy
+from higgsfield_async._tracker import Tracked, Tracker
+from higgsfield_async._transports import Transport
+
+if TYPE_CHECKING:
+    from higgsfield_async._engine import HttpEngine
+
+logger = logging.getLogger("higgsfield_async.task")
+
+OnCancel: TypeAlias = Literal["detach", "cancel"]
+
+# How long a cancellation may be held up by canceling the generation itself, in seconds.
+CANCEL_GRACE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an open client is made of."""
+
+    transport: Transport
+    engine: HttpEngine
+    tracker: Tracker
+    poll: PollPolicy
+
+
+class GenerationTask:
+    """One generation that was submitted.
+
+    Any number of callers may wait on it, or iterate over it, at once: the service is asked once for all of them, and
+    only while somebody waits.
+
+    Attributes:
+        ref: What another process needs to pick it up.
+    """
+
+    def __init__(self, parts: Parts, tracked: Tracked) -> None:
+        self._parts = parts
+        self._tracked = tracked
+        self.ref: TaskRef = tracked.ref
+
+    def __repr__(self) -> str:
+        return f"GenerationTask({self.id!r}, status={self.status.value!r}, kind={self.ref.kind!r})"
+
+    @property
+    def id(self) -> str:
+        """The service's id of the generation."""
+        return self.ref.id
+
+    @property
+    def job_set(self) -> JobSet | None:
+        """What was last seen of it, or None where it was picked up and not yet looked at."""
+        return self._tracked.job_set
+
+    @property
+    def status(self) -> JobStatus:
+        """The status that was last seen; `unknown` where it was picked up and not yet looked at."""
+        return JobStatus.UNKNOWN if self.job_set is None else self.job_set.status
+
+    async def refresh(self) -> JobSet:
+        """Looks at it once, now, and tells whoever waits.
+
+        Raises:
+            HiggsfieldError: What the look met with, with the `ref`.
+        """
+        with _about(self.ref):
+            job_set = await self._parts.engine.send(self._parts.transport.poll(self.ref))
+        self._tracked.see(job_set, time.monotonic())
+        return job_set
+
+    async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:  # noqa: ASYNC109, FBT001, FBT002
+        """Waits for its end; at once if it has ended.
+
+        No failed look ends the wait: only the deadline, an answer that will not change (an unknown id, a key that is
+        refused), or the caller does.
+
+        Args:
+            timeout: Seconds; None for the poll policy's deadline (20 minutes unless set), `math.inf` for no end.
+            check: Whether an end other than `completed` is raised; else it is returned.
+            on_cancel: What happens to the generation when the waiting asyncio task is cancelled: nothing (`"detach"`), or
+                it is canceled too, where the service can (`"cancel"`), which holds the cancellation up by at most
+                10 seconds.
+
+        Raises:
+            GenerationFailed, ContentRejected, GenerationCanceled: It ended so.
+            WaitTimeout: The deadline has passed. The generation goes on.
+            AuthenticationFailed, PermissionDenied, NotFound: The service will not show it.
+            ClientClosed: The client was closed.
+        """
+        seconds = self._seconds(timeout)
+        tracked = self._tracked
+        try:
+            with anyio.move_on_after(seconds):
+                while not tracked.ended:
+                    await self._parts.tracker.change(tracked, tracked.version)
+        except anyio.get_cancelled_exc_class():
+            logger.info("A wait was cancelled; the generation goes on: %s", self.ref.to_json())
+            if on_cancel == "cancel":
+                await self._cancel_quietly()
+            raise
+        if tracked.job_set is None or not tracked.ended:
+            raise self._too_late(seconds)
+        if check and tracked.job_set.status is not JobStatus.COMPLETED:
+            raise _failure(tracked.job_set, self.ref)
+        return tracked.job_set
+
+    def updates(self, timeout: float | None = None) -> AsyncIterator[JobSet]:
+        """Iterates over its states: the one that is known, then each change, the end last.
+
+        A caller that is slow sees the newest state and never holds up another. The iteration may be left at any time.
+        It does not raise for a generation that failed: the last state says so.
+
+        Args:
+            timeout: Seconds for the whole iteration; None for the poll policy's deadline, `math.inf` for no end.
+
+        Raises:
+            WaitTimeout, AuthenticationFailed, PermissionDenied, NotFound, ClientClosed: As `wait` does.
+        """
+        return _Updates(self, self._seconds(timeout))
+
+    async def cancel(self) -> None:
+        """Cancels it: on the platform's v2, and there only while it is queued. Nothing is charged then.
+
+        Raises:
+            NotCancelable: Too late: it has left the queue, and goes on.
+            Unsupported: The service cannot cancel: the proxy, and the platform's v1.
+        """
+        with _about(self.ref):
+            await self._parts.engine.send(self._parts.transport.cancel(self.ref))
+        self._parts.tracker.hurry(self._tracked)
+
+    async def delete(self) -> None:
+        """Deletes what it made from the service, once it has ended: on the platform's v2.
+
+        Raises:
+            Unsupported: The service cannot delete: the proxy, and the platform's v1.
+        """
+        with _about(self.ref):
+            await self._parts.engine.send(self._parts.transport.delete(self.ref))
+
+    async def save(self, directory: str | os.PathLike[str]) -> list[Path]:
+        """Waits for its end and writes every output, as it was made, to a directory.
+
+        A file appears when it is whole. One of the same generation that is already there is replaced.
+
+        Returns:
+            The files, in the order of the outputs.
+
+        Raises:
+            DownloadError: A file could not be fetched or written.
+            HiggsfieldError: As `wait` does.
+        """
+        job_set = await self.wait()
+        chosen = [media for job in job_set.jobs for media in _as_made(job.outputs)]
+        with _about(self.ref):
+            try:
+                await anyio.Path(directory).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                msg = f"{os.fspath(directory)} could not be made: {error.strerror}."
+                raise DownloadError(msg) from error
+            paths = [Path(directory) / name for name in _file_names(job_set.id, chosen)]
+            for media, path in zip(chosen, paths, strict=True):
+                await self._parts.engine.download(media.url, path)
+        return paths
+
+    def _seconds(self, timeout: float | None) -> float:
+        seconds = self._parts.poll.deadline if timeout is None else timeout
+        if math.isnan(seconds):
+            msg = "A timeout must be a number of seconds, math.inf or None."
+            raise ConfigurationError(msg)
+        return max(0.0, seconds)
+
+    def _too_late(self, seconds: float) -> WaitTimeout:
+        last = self._tracked.error
+        failed = f" The last look at it failed: {last}" if last else ""
+        msg = (
+            f"Generation {self.id} did not end within {seconds:g} seconds; it was {self.status.value} when last seen, and "
+            f"goes on. Wait again, or pick it up later by its ref.{failed}"
+        )
+        error = WaitTimeout(msg, job_set=self.job_set, ref=self.ref, charged="unknown")
+        error.__cause__ = last
+        return error
+
+    async def _cancel_quietly(self) -> None:
+        with anyio.move_on_after(CANCEL_GRACE, shield=True) as scope:
+            try:
+                await self.cancel()
+            except HiggsfieldError as error:
+                logger.warning("Generation %s was not canceled: %s", self.id, error)
+        if scope.cancelled_caught:
+            logger.warning("Generation %s was not canceled within %g seconds.", self.id, CANCEL_GRACE)
+
+
+class _Updates(AsyncIterator[JobSet]):
+    # An object and not an async generator: it holds nothing between two steps, so that leaving it needs no clean-up.
+
+    def __init__(self, task: GenerationTask, seconds: float) -> None:
+        self._task = task
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._seen = 0
+        self._ended = False
+
+    async def __anext__(self) -> JobSet:
+        if self._ended:
+            raise StopAsyncIteration
+        tracked, tracker = self._task._tracked, self._task._parts.tracker  # noqa: SLF001
+        before = self._seen
+        with anyio.move_on_after(self._deadline - time.monotonic()):
+            self._seen = await tracker.change(tracked, before)
+        if self._seen == before or tracked.job_set is None:
+            raise self._task._too_late(self._seconds)  # noqa: SLF001
+        self._ended = tracked.ended
+        return tracked.job_set
+
+
+class _about:  # noqa: N801
+    """Puts the generation's ref on an error that passes, where it has none."""
+
+    def __init__(self, ref: TaskRef) -> None:
+        self._ref = ref
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, HiggsfieldError) and error.ref is None:
+            error.ref, error.charged = self._ref, "unknown"
+
+
+_FAILURES: Mapping[JobStatus, tuple[type[GenerationError], str]] = {
+    JobStatus.FAILED: (GenerationFailed, "failed"),
+    JobStatus.NSFW: (ContentRejected, "was refused by the service's moderation (nsfw)"),
+    JobStatus.CANCELED: (GenerationCanceled, "was canceled"),
+}
+_MONEY = {
+    "yes": "It was charged.",
+    "no": "It was not charged.",
+    "unknown": "The service does not say whether it was charged.",
+}
+
+
+def _failure(job_set: JobSet, ref: TaskRef) -> GenerationError:
+    kind, words = _FAILURES[job_set.status]
+    reason = f": {job_set.reason.rstrip('.')}" if job_set.reason else ""
+    msg = f"Generation {job_set.id} {words}{reason}. {_MONEY[job_set.charged]}"
+    return kind(msg, job_set=job_set, ref=ref, charged=job_set.charged)
+
+
+def _as_made(outputs: tuple[Media, ...]) -> tuple[Media, ...]:
+    return tuple(media for media in outputs if media.variant == "raw") or outputs
+
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
+_USUAL_SUFFIX: Mapping[str, str] = {"image": ".png", "video": ".mp4", "audio": ".wav", "file": ".bin"}
+
+
+def _file_names(identifier: str, outputs: list[Media]) -> list[str]:
+    """A name for each output: the generation's id, numbered where there are several, safe whatever the id is."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", identifier)[:80]
+    numbers = [""] if len(outputs) == 1 else [f"-{number}" for number in range(1, len(outputs) + 1)]
+    return [stem + number + _suffix(media) for number, media in zip(numbers, outputs, strict=True)]
+
+
+def _suffix(media: Media) -> str:
+    path = urlsplit(media.url).path
+    suffix = path[path.rfind(".") :] if "." in path else ""
+    return suffix.lower() if _SUFFIX.fullmatch(suffix) else _USUAL_SUFFIX[media.kind]
