@@ -10,8 +10,8 @@ from higgsfield_async._domain import (
     JobStatus,
     Media,
     Motion,
-    Sound,
     SoulStyle,
+    Sound,
     TaskRef,
     Voice,
 )
@@ -118,8 +118,6 @@ __all__ = [
 
 # Tracebacks and reprs name what a user imports, not where it happens to be written. Not so the structs: msgspec reads
 # their annotations in the module that they name, when it first needs them.
-for _name in __all__:
-    _value = globals()[_name]
+for _value in [globals()[name] for name in __all__]:
     if isinstance(_value, type) and not issubclass(_value, msgspec.Struct):
         _value.__module__ = __name__
-del _name, _value

@@ -9,19 +9,19 @@ import os
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 
 from higgsfield_async._catalogue import ListedT, walk
-from higgsfield_async._domain import AvatarPreset, JobSet, Motion, Page, Sound, SoulStyle, TaskRef, Voice
+from higgsfield_async._domain import AvatarPreset, JobSet, Motion, Page, SoulStyle, Sound, TaskRef, Voice
 from higgsfield_async._errors import ClientClosed, ConfigurationError, HiggsfieldError, SubmissionUnknown
 from higgsfield_async._http import Call, Ticket
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook
 from higgsfield_async._retry import RetryPolicy
-from higgsfield_async._task import GenerationTask, OnCancel, Parts
+from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly
 from higgsfield_async._tracker import Tracker
 from higgsfield_async._transports import Service, Transport, transport_from
 
@@ -34,15 +34,15 @@ T = TypeVar("T")
 
 logger = logging.getLogger("higgsfield_async.client")
 
-# How long closing waits for the answers to submits that are under way, in seconds: each may be the id of something paid.
+# How long closing waits for the answers to submits under way, in seconds: each may be the id of something paid for.
 CLOSE_GRACE = 10.0
 
 
 class Higgsfield:
     """A client of one service.
 
-    Use it with `async with`, or close it with `await hf.close()`. It may be made before the event loop runs; it opens in
-    the loop that first uses it, and works in that one alone.
+    Use it with `async with`, or close it with `await hf.close()`. It may be made before the event loop runs; it opens
+    in the loop that first uses it, and works in that one alone.
 
     Args:
         transport: The service: a `ProxyTransport` or a `PlatformTransport`.
@@ -51,17 +51,17 @@ class Higgsfield:
         limits: Connections and time limits.
         session: A session of your own to use for every exchange, which is not closed. Its cookies, its default headers
             and its connector are used as they are.
-        trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY` and the like). It does not change
-            a session of your own.
+        trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY` and the like). It does not
+            change a session of your own.
     """
 
     def __init__(
         self,
         transport: Transport,
         *,
-        poll: PollPolicy = PollPolicy(),  # noqa: B008
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008
-        limits: Limits = Limits(),  # noqa: B008
+        poll: PollPolicy = PollPolicy(),
+        retry: RetryPolicy = RetryPolicy(),
+        limits: Limits = Limits(),
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
     ) -> None:
@@ -98,7 +98,7 @@ class Higgsfield:
         state = "closed" if self._closed else "new" if self._parts is None else "open"
         return f"Higgsfield({self._transport!r}, {state})"
 
-    async def __aenter__(self) -> Higgsfield:
+    async def __aenter__(self) -> Self:
         self._opened()
         return self
 
@@ -117,23 +117,23 @@ class Higgsfield:
     ) -> GenerationTask:
         """Submits a generation. It costs money once it is accepted.
 
-        It is tried again only where that cannot pay twice: when the service cannot have accepted it, or when it carries an
-        idempotency key. When the calling asyncio task is cancelled while the answer is under way, the exchange is finished
-        and the ref logged, as a warning of `higgsfield_async.client`.
+        It is tried again only where that cannot pay twice: when the service cannot have accepted it, or when it carries
+        an idempotency key. When the calling asyncio task is cancelled while the answer is under way, the exchange is
+        finished and the ref logged, as a warning of `higgsfield_async.client`.
 
         Args:
             request: What to make.
             webhook: Where the platform reports the end.
             expires_after: How long the platform keeps what a `ModelRequest` made, in seconds, 3600 or more.
-            idempotency_key: For a `ModelRequest`, the key of an earlier submit, from `SubmissionUnknown.key`: brings back
-                the generation that it made, if it made one. Without it, each submit has a key of its own.
+            idempotency_key: For a `ModelRequest`, the key of an earlier submit, from `SubmissionUnknown.key`: brings
+                back the generation that it made, if it made one. Without it, each submit has a key of its own.
 
         Raises:
             InvalidRequest: The service does not take it.
             Unsupported: This service cannot make it, or knows no such option.
             SubmissionUnknown: It may have been accepted; its answer is lost.
-            AuthenticationFailed, PermissionDenied, InsufficientCredits, RateLimited, ServiceUnavailable, ConnectionFailed:
-                It was not accepted, and nothing is charged.
+            AuthenticationFailed, PermissionDenied, InsufficientCredits, RateLimited, ConnectionFailed: It was not
+                accepted, and nothing is charged.
         """
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
         return await self._submit(request, options, "detach")
@@ -142,7 +142,7 @@ class Higgsfield:
         self,
         request: GenerationRequest,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
         check: bool = True,
         on_cancel: OnCancel = "detach",
         webhook: Webhook | None = None,
@@ -153,8 +153,8 @@ class Higgsfield:
 
         Args:
             request: What to make.
-            timeout: Seconds for both together; None for the poll policy's deadline, `math.inf` for no end. A submit that
-                is under way is not cut short by it.
+            timeout: Seconds for both together; None for the poll policy's deadline, `math.inf` for no end. A submit
+                that is under way is not cut short by it.
             check: As for `GenerationTask.wait`.
             on_cancel: As for `GenerationTask.wait`.
             webhook: As for `submit`.
@@ -168,7 +168,7 @@ class Higgsfield:
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
         task = await self._submit(request, options, on_cancel)
         if timeout is not None:
-            timeout -= time.monotonic() - began  # noqa: ASYNC109
+            timeout -= time.monotonic() - began
         return await task.wait(timeout, check, on_cancel=on_cancel)
 
     def task(self, ref: TaskRef | str) -> GenerationTask:
@@ -236,7 +236,7 @@ class Higgsfield:
         return walk(page_at, size)
 
     async def close(self) -> None:
-        """Closes the client. Generations that are under way go on; whoever waits for one gets `ClientClosed` with its ref.
+        """Closes the client. Generations go on; whoever waits for one gets `ClientClosed` with its ref.
 
         It waits up to 10 seconds for the answers to submits that are under way: each may be the id of something paid.
         """
@@ -268,7 +268,7 @@ class Higgsfield:
         self._check_loop()
         if self._parts is None:
             # Here and not above: aiohttp alone takes longer to import than all the rest.
-            from higgsfield_async._engine import HttpEngine  # noqa: PLC0415
+            from higgsfield_async._engine import HttpEngine
 
             engine = HttpEngine(
                 retry=self._retry, limits=self._limits, session=self._session, trust_env=self._trust_env
@@ -345,7 +345,7 @@ class Higgsfield:
             task = paying.result()
             logger.warning("A submit whose caller was cancelled was accepted: %s", task.ref.to_json())
             if on_cancel == "cancel":
-                canceling = asyncio.create_task(task._cancel_quietly())  # noqa: SLF001
+                canceling = asyncio.create_task(cancel_quietly(task))
                 self._canceling.add(canceling)
                 canceling.add_done_callback(self._canceling.discard)
 

@@ -134,7 +134,7 @@ class JobSet(msgspec.Struct, frozen=True, kw_only=True):
     def charged(self) -> Charged:
         """What became of the money, over all the jobs: `"yes"` or `"no"` only where it holds for every one."""
         found = {job.charged for job in self.jobs}
-        return found.pop() if len(found) == 1 else "unknown"
+        return self.jobs[0].charged if len(found) == 1 else "unknown"
 
     @property
     def raw(self) -> Any:

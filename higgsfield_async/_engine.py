@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import aiohttp
 import anyio
@@ -101,14 +101,14 @@ class HttpEngine:
         self,
         attempt: Callable[[], Coroutine[object, object, T]],
         failures: Callable[[], int],
-        give_up: Callable[[HiggsfieldError], bool],
+        give_up: Callable[[Any], bool],
     ) -> T:
         def wait(error: HiggsfieldError) -> float:
             seconds = self._retry.delay(failures(), error.retry_after, random.random())
             logger.info("Trying again in %.1f s: %s", seconds, error)
             return seconds
 
-        retried = backoff.on_exception(
+        retried = backoff.on_exception(  # pyright: ignore[reportUnknownMemberType]: its `logger` is typed by half
             backoff.runtime,
             HiggsfieldError,
             max_tries=self._retry.attempts,
@@ -122,15 +122,14 @@ class HttpEngine:
 
     async def send_once(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and whatever call its answer leads to, each once."""
-        while True:
-            async with self._places:
-                if ticket is not None:
-                    ticket.in_flight = call.submits
-                response = await self._exchange(call)
-            answer = call.decode(response)
-            if not isinstance(answer, Call):
-                return answer
-            call = answer
+        async with self._places:
+            if ticket is not None:
+                ticket.in_flight = call.submits
+            response = await self._exchange(call)
+        answer = call.decode(response)
+        if isinstance(answer, Call):
+            return await self.send_once(cast("Call[T]", answer), ticket)
+        return answer
 
     async def _exchange(self, call: Call[T]) -> HttpResponse:
         request = call.request
@@ -175,30 +174,19 @@ class HttpEngine:
         return b"".join(chunks)
 
     def _explain(self, error: Exception, name: str, url: URL) -> HiggsfieldError:
-        what = f"No answer to {name} from {url.host}"
-        match error:
-            case aiohttp.ClientConnectorCertificateError():
-                return ConnectionFailed(f"{what}: its certificate is not trusted.", refused=True)
-            case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
-                how = f"no connection could be made ({type(error).__name__})"
-                return ConnectionFailed(f"{what}: {how}. Nothing was sent.", refused=True, transient=True)
-            case aiohttp.ConnectionTimeoutError():
-                how = f"no connection within {self._limits.connect:g} seconds"
-                return ConnectionFailed(f"{what}: {how}. Nothing was sent.", refused=True, transient=True)
-            case aiohttp.SocketTimeoutError():
-                return ConnectionFailed(f"{what}: silent for {self._limits.first_byte:g} seconds.", transient=True)
-            case aiohttp.InvalidURL():
-                msg = f"{without_query(str(url))!r} is not an address that can be asked."
-                return ConfigurationError(msg, refused=True)
-            case aiohttp.ClientResponseError():
-                msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
-                return MalformedResponse(msg, status=error.status, body=b"")
-            case RuntimeError() if self._session.closed:
-                return ClientClosed(f"The session was closed before {name} was sent.", refused=True)
-            case RuntimeError():
-                raise error
-            case _:
-                return ConnectionFailed(f"{what}: the connection broke ({type(error).__name__}).", transient=True)
+        for kinds, how, refused, transient in _BROKEN:
+            if isinstance(error, kinds):
+                words = how.format(limits=self._limits, error=type(error).__name__)
+                msg = f"No answer to {name} from {url.host}: {words}."
+                return ConnectionFailed(msg, refused=refused, transient=transient)
+        if isinstance(error, aiohttp.InvalidURL):
+            return ConfigurationError(f"{without_query(str(url))!r} is not an address that can be asked.", refused=True)
+        if isinstance(error, aiohttp.ClientResponseError):
+            msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
+            return MalformedResponse(msg, status=error.status, body=b"")
+        if self._session.closed:
+            return ClientClosed(f"The session was closed before {name} was sent.", refused=True)
+        raise error
 
     async def download(self, url: str, path: Path) -> int:
         """Writes what lies at an address to a file: a temporary one beside it, renamed when it is whole.
@@ -211,7 +199,6 @@ class HttpEngine:
         Raises:
             DownloadError: It could not be fetched or written; there is no file then.
         """
-
         failures = 0
 
         async def attempt() -> int:
@@ -256,7 +243,11 @@ class HttpEngine:
         size = 0
         async with (
             self._session.get(
-                URL(url), headers={"User-Agent": USER_AGENT}, timeout=self._timeout, raise_for_status=True, max_redirects=5
+                URL(url),
+                headers={"User-Agent": USER_AGENT},
+                timeout=self._timeout,
+                raise_for_status=True,
+                max_redirects=5,
             ) as response,
             await anyio.open_file(part, "wb") as file,
         ):
@@ -264,6 +255,31 @@ class HttpEngine:
                 await file.write(chunk)
                 size += len(chunk)
         return size
+
+
+# What can break on the way to an answer; the first row that matches counts. `refused`: nothing can have arrived.
+_BROKEN: tuple[tuple[tuple[type[Exception], ...], str, bool, bool], ...] = (
+    ((aiohttp.ClientConnectorCertificateError,), "its certificate is not trusted; nothing was sent", True, False),
+    (
+        (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError),
+        "no connection could be made ({error}); nothing was sent",
+        True,
+        True,
+    ),
+    (
+        (aiohttp.ConnectionTimeoutError,),
+        "no connection within {limits.connect:g} seconds; nothing was sent",
+        True,
+        True,
+    ),
+    ((aiohttp.SocketTimeoutError,), "silent for {limits.first_byte:g} seconds", False, True),
+    (
+        (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError),
+        "the connection broke ({error})",
+        False,
+        True,
+    ),
+)
 
 
 def _without_headers(error: Exception) -> Exception | None:

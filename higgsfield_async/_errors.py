@@ -170,7 +170,8 @@ class SubmissionUnknown(HiggsfieldError):
     def __init__(
         self, message: str, *, request: GenerationRequest, key: str | None, cause: HiggsfieldError, **common: Any
     ) -> None:
-        super().__init__(message, **{"charged": "unknown", **common})
+        common.setdefault("charged", "unknown")
+        super().__init__(message, **common)
         self.request = request
         self.key = key
         self.cause = cause
@@ -185,7 +186,8 @@ class MalformedResponse(HiggsfieldError):
     """
 
     def __init__(self, message: str, *, status: int, body: bytes, **common: Any) -> None:
-        super().__init__(message, **{"transient": True, **common})
+        common.setdefault("transient", True)
+        super().__init__(message, **common)
         self.status = status
         self.body = body[:500]
 

@@ -32,7 +32,12 @@ class PollPolicy(Struct, frozen=True, kw_only=True):
     deadline: float = 1200.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.first <= self.longest or not 1 <= self.factor <= 100 or not 0 <= self.jitter <= 1 or not self.deadline > 0:
+        if (
+            not 0 < self.first <= self.longest
+            or not 1 <= self.factor <= 100
+            or not 0 <= self.jitter <= 1
+            or not self.deadline > 0
+        ):
             msg = "PollPolicy needs 0 < first <= longest, factor 1 to 100, jitter from 0 to 1 and deadline > 0."
             raise ConfigurationError(msg)
 

@@ -370,9 +370,7 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
             self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {error}", "value_error"))
 
 
-GenerationRequest: TypeAlias = (
-    ImageToVideo | Speech | Ad | Keyframes | Soul | DopVideo | TalkingHead | ModelRequest
-)
+GenerationRequest: TypeAlias = ImageToVideo | Speech | Ad | Keyframes | Soul | DopVideo | TalkingHead | ModelRequest
 """Every request that `hf.submit` takes."""
 
 

@@ -35,8 +35,15 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     longest_retry_after: float = 120.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or not 0 <= self.first <= self.longest or not 1 <= self.factor <= 100 or self.longest_retry_after < 0:
-            msg = "RetryPolicy needs attempts >= 1, 0 <= first <= longest, factor 1 to 100 and longest_retry_after >= 0."
+        if (
+            self.attempts < 1
+            or not 0 <= self.first <= self.longest
+            or not 1 <= self.factor <= 100
+            or self.longest_retry_after < 0
+        ):
+            msg = (
+                "RetryPolicy needs attempts >= 1, 0 <= first <= longest, factor 1 to 100 and longest_retry_after >= 0."
+            )
             raise ConfigurationError(msg)
 
     def delay(self, failures: int, retry_after: float | None, chance: float) -> float:

@@ -7,7 +7,8 @@ import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -95,7 +96,7 @@ class GenerationTask:
         self._tracked.see(job_set, time.monotonic())
         return job_set
 
-    async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:  # noqa: ASYNC109, FBT001, FBT002
+    async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:  # noqa: FBT001, FBT002
         """Waits for its end; at once if it has ended.
 
         No failed look ends the wait: only the deadline, an answer that will not change (an unknown id, a key that is
@@ -104,9 +105,9 @@ class GenerationTask:
         Args:
             timeout: Seconds; None for the poll policy's deadline (20 minutes unless set), `math.inf` for no end.
             check: Whether an end other than `completed` is raised; else it is returned.
-            on_cancel: What happens to the generation when the waiting asyncio task is cancelled: nothing (`"detach"`), or
-                it is canceled too, where the service can (`"cancel"`), which holds the cancellation up by at most
-                10 seconds.
+            on_cancel: What happens to the generation when the waiting asyncio task is cancelled: nothing
+                (`"detach"`), or it is canceled too, where the service can (`"cancel"`), which holds the cancellation
+                up by at most 10 seconds.
 
         Raises:
             GenerationFailed, ContentRejected, GenerationCanceled: It ended so.
@@ -123,10 +124,10 @@ class GenerationTask:
         except anyio.get_cancelled_exc_class():
             logger.info("A wait was cancelled; the generation goes on: %s", self.ref.to_json())
             if on_cancel == "cancel":
-                await self._cancel_quietly()
+                await cancel_quietly(self)
             raise
         if tracked.job_set is None or not tracked.ended:
-            raise self._too_late(seconds)
+            raise _too_late(tracked, seconds)
         if check and tracked.job_set.status is not JobStatus.COMPLETED:
             raise _failure(tracked.job_set, self.ref)
         return tracked.job_set
@@ -143,7 +144,7 @@ class GenerationTask:
         Raises:
             WaitTimeout, AuthenticationFailed, PermissionDenied, NotFound, ClientClosed: As `wait` does.
         """
-        return _Updates(self, self._seconds(timeout))
+        return _Updates(self._parts.tracker, self._tracked, self._seconds(timeout))
 
     async def cancel(self) -> None:
         """Cancels it: on the platform's v2, and there only while it is queued. Nothing is charged then.
@@ -197,32 +198,13 @@ class GenerationTask:
             raise ConfigurationError(msg)
         return max(0.0, seconds)
 
-    def _too_late(self, seconds: float) -> WaitTimeout:
-        last = self._tracked.error
-        failed = f" The last look at it failed: {last}" if last else ""
-        msg = (
-            f"Generation {self.id} did not end within {seconds:g} seconds; it was {self.status.value} when last seen, and "
-            f"goes on. Wait again, or pick it up later by its ref.{failed}"
-        )
-        error = WaitTimeout(msg, job_set=self.job_set, ref=self.ref, charged="unknown")
-        error.__cause__ = last
-        return error
-
-    async def _cancel_quietly(self) -> None:
-        with anyio.move_on_after(CANCEL_GRACE, shield=True) as scope:
-            try:
-                await self.cancel()
-            except HiggsfieldError as error:
-                logger.warning("Generation %s was not canceled: %s", self.id, error)
-        if scope.cancelled_caught:
-            logger.warning("Generation %s was not canceled within %g seconds.", self.id, CANCEL_GRACE)
-
 
 class _Updates(AsyncIterator[JobSet]):
     # An object and not an async generator: it holds nothing between two steps, so that leaving it needs no clean-up.
 
-    def __init__(self, task: GenerationTask, seconds: float) -> None:
-        self._task = task
+    def __init__(self, tracker: Tracker, tracked: Tracked, seconds: float) -> None:
+        self._tracker = tracker
+        self._tracked = tracked
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._seen = 0
@@ -231,28 +213,48 @@ class _Updates(AsyncIterator[JobSet]):
     async def __anext__(self) -> JobSet:
         if self._ended:
             raise StopAsyncIteration
-        tracked, tracker = self._task._tracked, self._task._parts.tracker  # noqa: SLF001
         before = self._seen
         with anyio.move_on_after(self._deadline - time.monotonic()):
-            self._seen = await tracker.change(tracked, before)
-        if self._seen == before or tracked.job_set is None:
-            raise self._task._too_late(self._seconds)  # noqa: SLF001
-        self._ended = tracked.ended
-        return tracked.job_set
+            self._seen = await self._tracker.change(self._tracked, before)
+        if self._seen == before or self._tracked.job_set is None:
+            raise _too_late(self._tracked, self._seconds)
+        self._ended = self._tracked.ended
+        return self._tracked.job_set
 
 
-class _about:  # noqa: N801
+async def cancel_quietly(task: GenerationTask) -> None:
+    """Cancels a generation for a caller that is itself being cancelled: bounded, and without raising."""
+    with anyio.move_on_after(CANCEL_GRACE, shield=True) as scope:
+        try:
+            await task.cancel()
+        except HiggsfieldError as error:
+            logger.warning("Generation %s was not canceled: %s", task.id, error)
+    if scope.cancelled_caught:
+        logger.warning("Generation %s was not canceled within %g seconds.", task.id, CANCEL_GRACE)
+
+
+def _too_late(tracked: Tracked, seconds: float) -> WaitTimeout:
+    last, job_set, ref = tracked.error, tracked.job_set, tracked.ref
+    state = "not seen yet" if job_set is None else f"{job_set.status.value} when last seen"
+    failed = f" The last look at it failed: {last}" if last else ""
+    msg = (
+        f"Generation {ref.id} did not end within {seconds:g} seconds; it was {state}, and goes on. "
+        f"Wait again, or pick it up later by its ref.{failed}"
+    )
+    error = WaitTimeout(msg, job_set=job_set, ref=ref, charged="unknown")
+    error.__cause__ = last
+    return error
+
+
+@contextmanager
+def _about(ref: TaskRef) -> Generator[None]:
     """Puts the generation's ref on an error that passes, where it has none."""
-
-    def __init__(self, ref: TaskRef) -> None:
-        self._ref = ref
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, HiggsfieldError) and error.ref is None:
-            error.ref, error.charged = self._ref, "unknown"
+    try:
+        yield
+    except HiggsfieldError as error:
+        if error.ref is None:
+            error.ref, error.charged = ref, "unknown"
+        raise
 
 
 _FAILURES: Mapping[JobStatus, tuple[type[GenerationError], str]] = {

@@ -9,7 +9,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
@@ -93,9 +93,7 @@ class Tracker:
         retry: When to look again after a look that failed.
     """
 
-    def __init__(
-        self, look: Callable[[TaskRef], Awaitable[JobSet]], *, poll: PollPolicy, retry: RetryPolicy
-    ) -> None:
+    def __init__(self, look: Callable[[TaskRef], Awaitable[JobSet]], *, poll: PollPolicy, retry: RetryPolicy) -> None:
         self._look = look
         self._poll = poll
         self._retry = retry
@@ -132,7 +130,7 @@ class Tracker:
         return tracked.version
 
     @contextmanager
-    def _watching(self, tracked: Tracked) -> Iterator[None]:
+    def _watching(self, tracked: Tracked) -> Generator[None]:
         if self._closed:
             raise _closed(tracked.ref)
         tracked.watchers += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,6 +29,8 @@ from higgsfield_async._http import HttpResponse
 T = TypeVar("T")
 
 _LONGEST_DETAIL = 300
+# No service nests its complaints deeper: `data.error.detail`.
+_DEEPEST = 3
 
 
 class Complaint(NamedTuple):
@@ -88,36 +90,29 @@ def read_complaint(response: HttpResponse) -> Complaint:
     return _from_json(answer, depth=0)
 
 
-def _from_json(answer: Any, *, depth: int) -> Complaint:
-    match answer:
-        case str():
-            return Complaint(answer, detail=answer)
-        case list():
-            fields = tuple(_field(item) for item in answer if isinstance(item, dict))
-            return Complaint("; ".join(str(field) for field in fields), fields=fields, detail=answer)
-        case dict():
-            for key in ("error", "detail", "data"):
-                inner = answer.get(key)
-                if isinstance(inner, (str, list, dict)) and inner and depth < 3:
-                    found = _from_json(inner, depth=depth + 1)
-                    return found._replace(code=found.code or _code(answer), detail=inner)
-            message = answer.get("message") or answer.get("text") or answer.get("msg") or ""
-            return Complaint(str(message), code=_code(answer), detail=answer)
-        case _:
-            return Complaint("", detail=answer)
+def _from_json(answer: object, *, depth: int) -> Complaint:
+    if isinstance(answer, str):
+        return Complaint(answer, detail=answer)
+    if is_array(answer):
+        fields = tuple(_field(item) for item in answer if is_object(item))
+        return Complaint("; ".join(str(field) for field in fields), fields=fields, detail=answer)
+    if not is_object(answer):
+        return Complaint("", detail=answer)
+    for key in ("error", "detail", "data"):
+        if answer.get(key) and isinstance(answer[key], (str, list, dict)) and depth < _DEEPEST:
+            inner = _from_json(answer[key], depth=depth + 1)
+            return inner._replace(code=inner.code or _code(answer), detail=answer)
+    message = answer.get("message") or answer.get("text") or answer.get("msg") or ""
+    return Complaint(str(message), code=_code(answer), detail=answer)
 
 
-def _field(item: dict[Any, Any]) -> FieldError:
-    loc = item.get("loc")
-    parts = loc if isinstance(loc, list) else []
-    return FieldError(
-        tuple(part for part in parts if isinstance(part, (str, int))), str(item.get("msg", "")), str(item.get("type", ""))
-    )
+def _field(item: Mapping[str, Any]) -> FieldError:
+    loc = tuple(part for part in as_list(item.get("loc")) if isinstance(part, (str, int)))
+    return FieldError(loc, str(item.get("msg", "")), str(item.get("type", "")))
 
 
 def _code(answer: Mapping[str, Any]) -> str | None:
-    code = answer.get("code") or answer.get("error_type")
-    return code if isinstance(code, str) else None
+    return text_or_none(answer.get("code")) or text_or_none(answer.get("error_type"))
 
 
 # The status decides, unless a dialect knows better from the words. `transient` is the class's second half.
@@ -154,7 +149,9 @@ def by_words(response: HttpResponse, complaint: Complaint) -> tuple[type[ApiErro
     return None
 
 
-def error_from(response: HttpResponse, name: str, *, judge: Judge = by_words, private: Iterable[str] = ()) -> HiggsfieldError:
+def error_from(
+    response: HttpResponse, name: str, *, judge: Judge = by_words, private: Iterable[str] = ()
+) -> HiggsfieldError:
     """The error in an answer that is one.
 
     Args:
@@ -199,8 +196,9 @@ _ADVICE: Mapping[type[ApiError], str] = {
 
 
 def _limit(complaint: Complaint) -> int | None:
-    if isinstance(complaint.detail, dict) and isinstance(complaint.detail.get("limit"), int):
-        return complaint.detail["limit"]
+    limit = as_object(complaint.detail).get("limit")
+    if isinstance(limit, int):
+        return limit
     found = _CONCURRENCY.search(complaint.message)
     return int(found[1]) if found and found[1] else None
 
@@ -215,18 +213,13 @@ def clean(text: str, private: Iterable[str] = ()) -> str:
     return _QUERY.sub(r"\1?…", " ".join(text.split()))
 
 
-def private_strings(value: Any, key: str = "") -> set[str]:
-    """The strings in a request's body that a message must not repeat: whatever is, or may be, a prompt or an address."""
-    match value:
-        case str():
-            private = len(value) > 12 or " " in value or "prompt" in key or key == "text"
-            return {value} if private and value else set()
-        case dict():
-            return set[str]().union(*(private_strings(item, str(name)) for name, item in value.items()))
-        case list() | tuple():
-            return set[str]().union(*(private_strings(item, key) for item in value))
-        case _:
-            return set()
+def private_strings(value: object, key: str = "") -> set[str]:
+    """The strings in a request's body that a message must not repeat: what is, or may be, a prompt or an address."""
+    if isinstance(value, str):
+        private = len(value) > 12 or " " in value or "prompt" in key or key == "text"
+        return {value} if private and value else set()
+    inner = [(key, item) for item in as_list(value)] + list(as_object(value).items())
+    return set[str]().union(*(private_strings(item, name) for name, item in inner))
 
 
 def read_time(value: object) -> datetime | None:
@@ -269,8 +262,30 @@ def each_once(found: Iterable[Media]) -> tuple[Media, ...]:
 
 
 def text_or_none(value: object) -> str | None:
+    """A string that is there, or None."""
     return value if isinstance(value, str) and value else None
 
 
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether this is a JSON object."""
+    return isinstance(value, dict)
+
+
+def is_array(value: object) -> TypeGuard[list[Any]]:
+    """Whether this is a JSON array."""
+    return isinstance(value, list)
+
+
+def as_object(value: object) -> Mapping[str, Any]:
+    """A JSON object, or an empty one."""
+    return value if is_object(value) else {}
+
+
+def as_list(value: object) -> Sequence[Any]:
+    """A JSON array, or an empty one."""
+    return value if is_array(value) else []
+
+
 def strings(value: object) -> tuple[str, ...]:
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    """The strings of a JSON array."""
+    return tuple(item for item in as_list(value) if isinstance(item, str))

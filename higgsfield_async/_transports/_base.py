@@ -89,13 +89,13 @@ def checked_base_url(base_url: str) -> str:
     Raises:
         ConfigurationError: It is none.
     """
+    msg = "base_url must be an address such as https://api.example.com or https://example.com/prefix."
     try:
         parts = urlsplit(base_url)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or True)
+        port = parts.port
     except (ValueError, AttributeError, TypeError):
-        fine = False
-    if not fine:
-        msg = "base_url must be an address such as https://api.example.com or https://example.com/prefix."
+        raise ConfigurationError(msg) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ConfigurationError(msg)
     if "@" in parts.netloc or parts.query or parts.fragment:
         msg = "base_url must hold neither a user, nor a password, nor a query: keys are given beside it."

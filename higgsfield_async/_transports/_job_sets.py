@@ -15,7 +15,15 @@ from msgspec import Struct
 from higgsfield_async._domain import Job, JobSet, JobStatus, Media
 from higgsfield_async._errors import Charged
 from higgsfield_async._http import HttpResponse
-from higgsfield_async._transports._answers import each_once, kind_of_media, malformed, read_json, read_time, text_or_none
+from higgsfield_async._transports._answers import (
+    as_object,
+    each_once,
+    kind_of_media,
+    malformed,
+    read_json,
+    read_time,
+    text_or_none,
+)
 
 
 class _File(Struct):
@@ -81,7 +89,7 @@ def read_job_set(
 def _job(wire: _Job, words: Mapping[str, JobStatus], settle: Settle) -> Job:
     raw_status = wire.status if isinstance(wire.status, str) else ""
     status = words.get(raw_status, JobStatus.UNKNOWN)
-    meta: Mapping[str, Any] = wire.meta if isinstance(wire.meta, dict) else {}
+    meta = as_object(wire.meta)
     return Job(
         id=wire.id if isinstance(wire.id, str) else "",
         status=status,

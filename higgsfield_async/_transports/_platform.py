@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from higgsfield_async._domain import Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef
 from higgsfield_async._errors import (
-    ApiError,
     Charged,
     FieldError,
     HiggsfieldError,
@@ -65,7 +64,7 @@ _WORDS: Mapping[str, JobStatus] = {
 }
 
 
-def _settle(status: JobStatus, meta: Mapping[str, Any]) -> Charged:
+def _settle(status: JobStatus, _meta: Mapping[str, Any]) -> Charged:
     # Charged on success alone; failed, nsfw and canceled in the queue are given back
     # (https://docs.higgsfield.ai/docs/concepts/billing-and-retention).
     if status.terminal:
@@ -184,29 +183,37 @@ def _image(url: str) -> dict[str, str]:
     return {"type": "image_url", "image_url": url}
 
 
+def _images(urls: list[str]) -> list[dict[str, str]]:
+    return [_image(url) for url in urls]
+
+
+def _audio(url: str) -> dict[str, str]:
+    return {"type": "audio_url", "audio_url": url}
+
+
 # Fields of ours that v1 spells otherwise.
-_V1_SPELLING: Mapping[tuple[type, str], Any] = {
-    (Keyframes, "image_references"): ("image_references", lambda urls: [_image(url) for url in urls]),
+_V1_SPELLING: Mapping[tuple[type, str], tuple[str, Callable[[Any], object]]] = {
+    (Keyframes, "image_references"): ("image_references", _images),
     (Soul, "image_reference"): ("image_reference", _image),
-    (DopVideo, "images"): ("input_images", lambda urls: [_image(url) for url in urls]),
+    (DopVideo, "images"): ("input_images", _images),
     (TalkingHead, "image"): ("input_image", _image),
-    (TalkingHead, "audio"): ("input_audio", lambda url: {"type": "audio_url", "audio_url": url}),
+    (TalkingHead, "audio"): ("input_audio", _audio),
 }
 
 
 def _v1_params(request: GenerationRequest) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(request).items():
-        spelled, form = _V1_SPELLING.get((type(request), name), (name, lambda value: value))
-        params[spelled] = form(value)
+        spelled, form = _V1_SPELLING.get((type(request), name), (name, None))
+        params[spelled] = form(value) if form else value
     return params
 
 
 class PlatformTransport:
     """The platform of Higgsfield itself.
 
-    A `ModelRequest` goes to v2, with an `Idempotency-Key`: when its answer is lost, the same key and the same bytes bring
-    back the original generation. The other requests go to v1, which knows no such key.
+    A `ModelRequest` goes to v2, with an `Idempotency-Key`: when its answer is lost, the same key and the same bytes
+    bring back the original generation. The other requests go to v1, which knows no such key.
 
     Args:
         key_id: The key's id.
@@ -324,8 +331,8 @@ class PlatformTransport:
             error = error_from(response, "cancel", private=self._secrets)
             if isinstance(error, InvalidRequest) and error.status == 400:
                 msg = (
-                    f"Generation {ref.id} can no longer be canceled: the platform cancels only while all of it is still "
-                    f"queued. It goes on, and is charged when it completes."
+                    f"Generation {ref.id} can no longer be canceled: the platform cancels only while all of it is still"
+                    f" queued. It goes on, and is charged when it completes."
                 )
                 raise NotCancelable(msg, status=400, detail=error.detail, correlation_id=error.correlation_id)
             raise error

@@ -43,6 +43,7 @@ from higgsfield_async._requests import (
 )
 from higgsfield_async._transports._answers import (
     Complaint,
+    as_object,
     by_words,
     error_from,
     private_strings,
@@ -151,8 +152,7 @@ def _sound(item: Mapping[str, Any]) -> Sound:
 
 
 def _media(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    media = item.get("media")
-    return media if isinstance(media, dict) else {}
+    return as_object(item.get("media"))
 
 
 # What is listed: where, how it is read, the documented page size, and whether `search` is documented for it.
@@ -245,9 +245,7 @@ class ProxyTransport:
                 return self._submission(self._speech_path, kind, request, other)
 
     def _submission(self, path: str, kind: str, request: GenerationRequest, other: str | None = None) -> Call[JobSet]:
-        fields = {
-            "image" if name == "images" else name: value for name, value in msgspec.to_builtins(request).items()
-        }
+        fields = {"image" if name == "images" else name: value for name, value in msgspec.to_builtins(request).items()}
         body = msgspec.json.encode(fields)
         if len(body) > LONGEST_BODY:
             error = FieldError(("images",), f"the request has {len(body):,} bytes; the proxy takes 10 MiB", "too_long")
