@@ -56,7 +56,7 @@ class Tracked:
         if self.ended or self._may_still_be_linked(job_set, now):
             return
         before, self.job_set = self.job_set, job_set
-        if before is None or _face(before) != _face(job_set):
+        if before is None or _changed(before, job_set):
             self.version += 1
             self._tell()
 
@@ -80,8 +80,13 @@ class Tracked:
         self.changed = asyncio.Event()
 
 
-def _face(job_set: JobSet) -> tuple[tuple[str, JobStatus, str, int], ...]:
-    return tuple((job.id, job.status, job.raw_status, len(job.outputs)) for job in job_set.jobs)
+def _changed(before: JobSet, now: JobSet) -> bool:
+    # The answer to a submit may hold no jobs yet: that they are there now is no change of status.
+    return before.status is not now.status or (bool(before.jobs) and _words(before) != _words(now))
+
+
+def _words(job_set: JobSet) -> list[tuple[str, str]]:
+    return [(job.id, job.raw_status) for job in job_set.jobs]
 
 
 class Tracker:
@@ -134,7 +139,7 @@ class Tracker:
         if self._closed:
             raise _closed(tracked.ref)
         tracked.watchers += 1
-        if tracked.planned is None and not tracked.looking:
+        if not tracked.looking and (tracked.planned is None or tracked.due < tracked.planned):
             self._plan(tracked)
         try:
             yield

@@ -1,0 +1,67 @@
+"""What every test stands on: a running sandbox, a loop that may not be blocked, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+# Imported with the first client that opens, once, and from files: not what the blocking tests are after.
+import higgsfield_async._engine
+from higgsfield_async import Higgsfield, Limits, PollPolicy, RetryPolicy
+from higgsfield_async.sandbox import Sandbox
+from surfaces import SURFACES, Surface
+
+# Fast enough that no test waits, slow enough that every status is seen.
+POLL = PollPolicy.fixed(0.02, deadline=20)
+RETRY = RetryPolicy(first=0.001, longest=0.01)
+LIMITS = Limits(connect=5, first_byte=5, read=5)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_blocking(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
+    """A call in our own modules that would block the event loop is an error."""
+    with blockbuster_ctx("higgsfield_async") as blockbuster:
+        yield blockbuster
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(speed=100) as running:
+        yield running
+
+
+@pytest.fixture(params=SURFACES, ids=str)
+def surface(request: pytest.FixtureRequest) -> Surface:
+    found: Surface = request.param
+    return found
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Callable[..., Higgsfield]:
+    """Makes a client of the sandbox, impatient unless told otherwise."""
+
+    def make(surface: Surface | str = "proxy", **settings: Any) -> Higgsfield:
+        name = surface if isinstance(surface, str) else surface.service
+        transport = sandbox.proxy() if name == "proxy" else sandbox.platform()
+        return Higgsfield(transport, **{"poll": POLL, "retry": RETRY, "limits": LIMITS, **settings})
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left() -> AsyncIterator[None]:
+    """No asyncio task of ours outlives its client."""
+    yield
+    gc.collect()
+    left = [task for task in asyncio.all_tasks() if task.get_name().startswith("higgsfield_async")]
+    assert not left

@@ -1,0 +1,484 @@
+"""Waiting on generations: who is told what, when it ends, and what never ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import pickle
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from higgsfield_async import (
+    AuthenticationFailed,
+    ClientClosed,
+    ConfigurationError,
+    ContentRejected,
+    GenerationCanceled,
+    GenerationError,
+    GenerationFailed,
+    GenerationTask,
+    Higgsfield,
+    InsufficientCredits,
+    JobSet,
+    JobStatus,
+    NotCancelable,
+    NotFound,
+    PermissionDenied,
+    PollPolicy,
+    ProxyTransport,
+    RateLimited,
+    ServiceUnavailable,
+    TaskRef,
+    Unsupported,
+    WaitTimeout,
+)
+from higgsfield_async.sandbox import Fault, Plan, Sandbox
+from surfaces import PROXY, V1, V2, Surface
+
+Client = Callable[..., Higgsfield]
+NEVER = Plan(queued=1e9)
+
+
+def polls(sandbox: Sandbox) -> int:
+    return sum(received.operation == "poll" for received in sandbox.received)
+
+
+async def test_updates_give_every_status_once_and_the_end_last(
+    sandbox: Sandbox, client: Client, surface: Surface
+) -> None:
+    sandbox.plan(Plan(queued=10, running=10))
+    async with client(surface) as hf:
+        task = await hf.submit(surface.request)
+        statuses = [job_set.status async for job_set in task.updates()]
+        assert statuses == [JobStatus.QUEUED, JobStatus.IN_PROGRESS, JobStatus.COMPLETED]
+        done = await task.wait()
+        assert done.outputs
+        assert [job_set async for job_set in task.updates()] == [done]
+
+
+async def test_a_wait_on_what_has_ended_asks_nothing(sandbox: Sandbox, client: Client) -> None:
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        first = await task.wait()
+        asked = polls(sandbox)
+        assert await task.wait(timeout=0) is first
+        assert polls(sandbox) == asked
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "words"),
+    [
+        ("failed", GenerationFailed, "failed: no face was found"),
+        ("nsfw", ContentRejected, "moderation"),
+        ("canceled", GenerationCanceled, "was canceled"),
+    ],
+)
+async def test_other_ends_are_raised_with_reason_and_ref(
+    sandbox: Sandbox, client: Client, surface: Surface, end: str, kind: type[GenerationError], words: str
+) -> None:
+    sandbox.plan(Plan(end=end, reason="no face was found." if end == "failed" else None))
+    async with client(surface) as hf:
+        task = await hf.submit(surface.request)
+        with pytest.raises(kind) as caught:
+            await task.wait()
+        assert caught.value.ref == task.ref
+        assert caught.value.job_set.status.value == end
+        assert caught.value.charged == ("unknown" if surface.service == "proxy" else "no")
+        if surface is not V1:  # its job sets have no place for a reason
+            assert words in str(caught.value)
+            assert caught.value.reason == ("no face was found." if end == "failed" else None)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (again.ref, again.job_set, str(again)) == (task.ref, caught.value.job_set, str(caught.value))
+        assert (await task.wait(check=False)).status.value == end
+
+
+async def test_many_waiters_ask_once(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    sandbox.plan(Plan(queued=10, running=10))
+    async with client(surface) as hf:
+        task = await hf.submit(surface.request)
+        handles = [task] + [hf.task(task.ref) for _ in range(9)]
+
+        async def last(handle: GenerationTask) -> JobSet:
+            return [job_set async for job_set in handle.updates()][-1]
+
+        ends = await asyncio.gather(*(handle.wait() for handle in handles), *(last(handle) for handle in handles))
+    assert len(set(map(id, ends))) == 1
+    # 0.2 seconds at one look every 0.02: a look of each waiter's own would be twenty times as many.
+    assert polls(sandbox) <= 15
+
+
+async def test_nobody_waiting_means_no_polls(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        async for _ in task.updates():
+            break
+        with anyio.move_on_after(0.1):
+            await task.wait()
+        await anyio.sleep(0.05)
+        asked = polls(sandbox)
+        await anyio.sleep(0.1)
+        assert polls(sandbox) == asked > 0
+
+
+async def test_a_cancelled_waiter_leaves_the_others_and_the_generation_alone(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=10, running=10))
+    async with client(V2) as hf:
+        task = await hf.submit(V2.request)
+        other = asyncio.create_task(task.wait())
+        with anyio.move_on_after(0.05) as scope:
+            await task.wait()
+        assert scope.cancelled_caught
+        assert (await other).status is JobStatus.COMPLETED
+
+
+async def test_on_cancel_cancels_the_generation(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2) as hf:
+        task = await hf.submit(V2.request)
+        waiting = asyncio.create_task(task.wait(on_cancel="cancel"))
+        await anyio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert sandbox.generations[task.id].status == "canceled"
+
+
+async def test_on_cancel_says_when_it_could_not(
+    sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.plan(NEVER)
+    async with client(PROXY) as hf:
+        task = await hf.submit(PROXY.request)
+        with anyio.move_on_after(0.05):
+            await task.wait(on_cancel="cancel")
+    assert "cannot cancel" in caplog.text
+
+
+async def test_on_cancel_is_bounded(
+    sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async._task.CANCEL_GRACE", 0.1)
+    sandbox.plan(NEVER)
+    sandbox.script("cancel", Fault.delay(2, accept=False))
+    async with client(V2) as hf:
+        task = await hf.submit(V2.request)
+        with anyio.fail_after(1), anyio.move_on_after(0.05):
+            await task.wait(on_cancel="cancel")
+    assert "was not canceled within 0.1 seconds" in caplog.text
+
+
+BAD = {
+    "500": Fault.answer(500),
+    "502 html": Fault.html(502),
+    "reset": Fault.reset(),
+    "429": Fault.answer(429),
+    "html 200": Fault.ok_html(),
+    "truncated": Fault.truncate(),
+    "no jobs": Fault.answer(200, b'{"id":"x"}'),
+    "403 page": Fault.html(403),
+    "428 gateway": Fault.answer(428, b'{"error":{"message":"gate way error...","code":"gate_check_way_error"}}'),
+    "402": Fault.answer(402),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_failed_looks_do_not_end_a_wait(sandbox: Sandbox, client: Client, surface: Surface, name: str) -> None:
+    if name.startswith("428") and surface.service != "proxy":
+        pytest.skip("428 is the proxy's")
+    sandbox.script("poll", *[BAD[name]] * 8)
+    async with client(surface) as hf:
+        assert (await hf.run(surface.request)).status is JobStatus.COMPLETED
+    assert len(sandbox.generations) == 1
+
+
+async def test_an_empty_balance_does_not_end_a_wait(sandbox: Sandbox, client: Client) -> None:
+    points = b'{"error":{"message":"Insufficient points, please recharge \xe7\xa7\xaf\xe5\x88\x86"}}'
+    sandbox.script("poll", *[Fault.answer(428, points)] * 3)
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        assert (await task.wait()).status is JobStatus.COMPLETED
+        sandbox.script("poll", Fault.answer(428, points))
+        with pytest.raises(InsufficientCredits) as caught:
+            await task.refresh()
+    assert caught.value.ref == task.ref
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault.answer(404, b'{"detail":"Not found"}'), NotFound),
+        (Fault.answer(401, b'{"detail":"Invalid credentials"}'), AuthenticationFailed),
+        (Fault.answer(403, b'{"code":"api_key_disabled","detail":"disabled"}'), PermissionDenied),
+    ],
+    ids=["404", "401", "403"],
+)
+async def test_what_will_not_pass_ends_every_wait_and_not_the_next(
+    sandbox: Sandbox, client: Client, surface: Surface, fault: Fault, kind: type[AuthenticationFailed]
+) -> None:
+    sandbox.plan(Plan(queued=50, running=1))
+    async with client(surface) as hf:
+        task = await hf.submit(surface.request)
+        updates = task.updates()
+        assert (await anext(updates)).status is JobStatus.QUEUED
+        sandbox.script("poll", fault)
+        found = await asyncio.gather(task.wait(), task.wait(), anext(updates), return_exceptions=True)
+        assert [type(error) for error in found] == [kind] * 3
+        assert len(set(map(id, found))) == 3
+        for error in found:
+            assert isinstance(error, kind)
+            assert error.ref == task.ref
+            assert error.charged == "unknown"
+        assert (await task.wait()).status is JobStatus.COMPLETED
+
+
+async def test_a_deadline_raises_with_the_ref_and_the_generation_goes_on(
+    sandbox: Sandbox, client: Client, surface: Surface
+) -> None:
+    sandbox.plan(NEVER)
+    async with client(surface) as hf:
+        task = await hf.submit(surface.request)
+        with pytest.raises(WaitTimeout, match="did not end within 0.1 seconds; it was queued") as caught:
+            await task.wait(timeout=0.1)
+        assert isinstance(caught.value, TimeoutError)
+        assert caught.value.ref == task.ref
+        assert caught.value.job_set is not None
+        with pytest.raises(WaitTimeout):
+            async for _ in task.updates(timeout=0.1):
+                pass
+        with pytest.raises(WaitTimeout):
+            await hf.run(surface.request, timeout=0)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(again, WaitTimeout)
+    assert again.ref == task.ref
+
+
+async def test_a_deadline_tells_of_the_last_failed_look(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("poll", *[Fault.answer(503)] * 1000)
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        with pytest.raises(WaitTimeout, match="The last look at it failed: .*503") as caught:
+            await task.wait(timeout=0.2)
+        assert isinstance(caught.value.__cause__, ServiceUnavailable)
+
+
+async def test_the_policy_has_the_default_deadline(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(poll=PollPolicy.fixed(0.02, deadline=0.1)) as hf:
+        task = await hf.submit(PROXY.request)
+        with pytest.raises(WaitTimeout, match=r"within 0\.1 seconds"):
+            await task.wait()
+        with anyio.move_on_after(0.3) as scope:
+            await task.wait(timeout=math.inf)
+        assert scope.cancelled_caught
+        with pytest.raises(ConfigurationError):
+            await task.wait(timeout=math.nan)
+
+
+async def test_a_task_that_was_picked_up(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    async with client(surface) as hf:
+        text = (await hf.submit(surface.request)).ref.to_json()
+    async with client(surface, poll=PollPolicy(first=30, longest=30)) as hf:
+        task = hf.task(text)
+        assert task.status is JobStatus.UNKNOWN
+        assert task.job_set is None
+        assert task.ref.to_json() == text
+        # It is looked at once, without the policy's first gap.
+        assert await anext(task.updates(timeout=5))
+    assert len(sandbox.generations) == 1
+
+
+async def test_a_picked_up_task_that_was_never_seen(client: Client, sandbox: Sandbox) -> None:
+    async with client() as hf:
+        ref = (await hf.submit(PROXY.request)).ref
+    sandbox.script("poll", *[Fault.answer(500)] * 1000)
+    async with client() as hf:
+        with pytest.raises(WaitTimeout, match="not seen yet"):
+            await anext(hf.task(ref).updates(timeout=0.1))
+
+
+async def test_unknown_words_are_no_end(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    sandbox.plan(Plan(queued=5, running=10, word="ip_detected"))
+    async with client(surface) as hf:
+        task = await hf.submit(surface.request)
+        seen = [(job_set.status, job_set.jobs[0].raw_status) async for job_set in task.updates() if job_set.jobs]
+    assert (JobStatus.UNKNOWN, "ip_detected") in seen
+    assert seen[-1][0] is JobStatus.COMPLETED
+
+
+async def test_jobs_with_different_ends(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(ends=("nsfw", "completed", "failed"), outputs=3))
+    async with client(V1) as hf:
+        done = await hf.run(V1.request)
+    assert [job.status for job in done.jobs] == [JobStatus.NSFW, JobStatus.COMPLETED, JobStatus.FAILED]
+    assert done.status is JobStatus.COMPLETED
+    assert done.charged == "unknown"
+    assert done.jobs[0].media is None
+
+
+async def test_a_completed_generation_gets_time_for_its_address(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(linkless=3))
+    async with client() as hf:
+        done = await hf.run(PROXY.request)
+    assert done.jobs[0].media is not None
+
+
+async def test_but_not_for_ever(sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("higgsfield_async._tracker.LINK_GRACE", 0.1)
+    sandbox.plan(Plan(linkless=1000))
+    async with client() as hf:
+        done = await hf.run(PROXY.request)
+    assert done.status is JobStatus.COMPLETED
+    assert done.jobs[0].media is None
+
+
+async def test_cancel(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, poll=PollPolicy.fixed(60)) as hf:
+        task = await hf.submit(V2.request)
+        waiting = asyncio.create_task(task.wait())
+        await anyio.sleep(0)
+        await task.cancel()
+        # The waiter hears of it at once, not after the minute.
+        with pytest.raises(GenerationCanceled), anyio.fail_after(5):
+            await waiting
+        with pytest.raises(NotCancelable) as caught:
+            await task.cancel()
+    assert caught.value.ref == task.ref
+
+
+async def test_cancel_too_late(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=0, running=1e9))
+    async with client(V2) as hf:
+        task = await hf.submit(V2.request)
+        with pytest.raises(NotCancelable, match="only while all of it is still queued") as caught:
+            await task.cancel()
+        assert caught.value.status == 400
+        sandbox.script("cancel", Fault.answer(404, b'{"detail":"Not found"}'))
+        with pytest.raises(NotFound):
+            await task.cancel()
+
+
+@pytest.mark.parametrize("surface", [PROXY, V1], ids=str)
+async def test_cancel_and_delete_where_there_is_none(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    async with client(surface) as hf:
+        task = await hf.submit(surface.request)
+        asked = len(sandbox.received)
+        for operation in (task.cancel, task.delete):
+            with pytest.raises(Unsupported, match="cannot") as caught:
+                await operation()
+            assert caught.value.ref == task.ref
+        assert len(sandbox.received) == asked
+
+
+async def test_delete(sandbox: Sandbox, client: Client) -> None:
+    async with client(V2) as hf:
+        task = await hf.submit(V2.request)
+        await task.wait()
+        await task.delete()
+        await task.delete()
+        assert sandbox.generations[task.id].deleted
+        sandbox.script("delete", Fault.answer(404, b'{"detail":"Not found"}'))
+        with pytest.raises(NotFound) as caught:
+            await task.delete()
+    assert caught.value.ref == task.ref
+
+
+async def test_closing_in_the_middle_tells_whoever_waits(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    sandbox.plan(NEVER)
+    hf = client(surface)
+    task = await hf.submit(surface.request)
+    updates = task.updates()
+    await anext(updates)
+    waiting = [asyncio.create_task(task.wait()), asyncio.ensure_future(anext(updates))]
+    await anyio.sleep(0.1)
+    await hf.close()
+    for found in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(found, ClientClosed)
+        assert found.ref == task.ref
+        assert TaskRef.from_json(found.ref.to_json()) == task.ref
+    with pytest.raises(ClientClosed):
+        await task.wait()
+
+
+async def test_closing_in_the_middle_of_a_look(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("poll", Fault.delay(5))
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        waiting = asyncio.create_task(task.wait())
+        await anyio.sleep(0.1)
+    with pytest.raises(ClientClosed):
+        await waiting
+
+
+async def test_a_fault_of_our_own_ends_waits_too(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        # No wait may hang because the schedule has died of something unforeseen.
+        monkeypatch.setattr(ProxyTransport, "poll", broken)
+        with pytest.raises(ClientClosed) as caught:
+            await task.wait()
+        assert isinstance(caught.value.__cause__, ExceptionGroup)
+        with pytest.raises(ClientClosed):
+            await task.wait()
+
+
+async def test_a_slow_watcher_sees_the_end_and_holds_nobody_up(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=5, running=5))
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        updates = task.updates()
+        assert (await anext(updates)).status is JobStatus.QUEUED
+        assert (await task.wait()).status is JobStatus.COMPLETED
+        assert [job_set.status async for job_set in updates] == [JobStatus.COMPLETED]
+
+
+async def test_refresh_tells_whoever_waits(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=0, running=0))
+    async with client(poll=PollPolicy.fixed(60)) as hf:
+        task = await hf.submit(PROXY.request)
+        waiting = asyncio.create_task(task.wait())
+        await anyio.sleep(0)
+        assert (await task.refresh()).status is JobStatus.COMPLETED
+        assert await waiting is task.job_set
+        sandbox.script("poll", *[Fault.answer(429)] * 9)
+        with pytest.raises(RateLimited):
+            await task.refresh()
+
+
+async def test_a_late_answer_does_not_undo_an_end(sandbox: Sandbox, client: Client) -> None:
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        done = await task.wait()
+        sandbox.script("poll", Fault.answer(200, b'{"id":"x","jobs":[{"id":"y","status":"queued"}]}'))
+        assert (await task.refresh()).status is JobStatus.QUEUED
+        assert task.job_set is done
+
+
+async def test_hurry_and_many_short_waits_keep_one_plan(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, poll=PollPolicy.fixed(60)) as hf:
+        task = await hf.submit(V2.request)
+        for _ in range(50):
+            with pytest.raises(WaitTimeout):
+                await task.wait(timeout=0)
+        await task.cancel()  # nobody waits: nothing is looked at
+        await anyio.sleep(0.05)
+        assert polls(sandbox) == 0
+        with pytest.raises(GenerationCanceled):
+            await task.wait()
+        assert polls(sandbox) == 1
+
+
+async def test_repr(sandbox: Sandbox, client: Client) -> None:
+    async with client() as hf:
+        task = await hf.submit(PROXY.request)
+        assert repr(task) == f"GenerationTask({task.id!r}, status='queued', kind='image-to-video/turbo')"
