@@ -1,0 +1,153 @@
+"""What the services list: AI models with their inputs, motions, styles, avatars, voices and sounds.
+
+Models and the schemas of the fixed routes are data files beside this module. The first item of each list is a real
+one of the services' documentation; the others are made up, as many as the documentation counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Literal
+
+import msgspec
+
+from ._validation import Schema
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One AI model of the platform."""
+
+    id: str
+    title: str
+    output: Literal["image", "video", "audio"]
+    #: The input's schema, as listed and as checked.
+    input: dict[str, Any]
+    #: Live, but not in the list.
+    unlisted: bool = False
+    priced: str = ""
+
+    @property
+    def schema(self) -> Schema:
+        """The input's schema."""
+        return _schemas[self.id]
+
+
+def _load(name: str, type: type[Any]) -> Any:
+    data = resources.files(__package__ or "").joinpath(name).read_bytes()
+    return msgspec.json.decode(data, type=type)
+
+
+MODELS: Mapping[str, Model] = {model.id: model for model in _load("models.json", list[Model])}
+_schemas = {model.id: msgspec.convert(model.input, Schema) for model in MODELS.values()}
+#: By path; `speak` stands for either path of the proxy's speech.
+BODIES: Mapping[str, Schema] = _load("bodies.json", dict[str, Schema])
+
+_MOTIONS = (
+    ("f226ac67-43d3-4726-ad9c-132608bda8b3", "Eyes In"),
+    ("cd5bfd11-5a1a-46e0-9294-b22b0b733b1e", "Face Punch"),
+    ("d2389a9a-91c2-4276-bc9c-c9e35e8fb85a", "General"),
+    *(
+        (str(uuid.uuid5(uuid.NAMESPACE_URL, name)), name)
+        for move in ("Zoom", "Crane", "Dolly", "Orbit", "Pan", "Tilt", "Arc", "Whip")
+        for way in ("In", "Out", "Left", "Right", "Up", "Down")
+        for name in [f"{move} {way}"]
+    ),
+)
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def _short_id(name: str) -> str:
+    """22 characters of base 62, as the lists of the proxy have."""
+    return "".join(_ALPHABET[byte % 62] for byte in hashlib.sha256(name.encode()).digest()[:22])
+
+
+def _named(first_id: str, first: str, kind: str, total: int) -> list[tuple[str, str]]:
+    return [(first_id, first), *((_short_id(f"{kind} {n}"), f"{kind} {n}") for n in range(2, total + 1))]
+
+
+def proxy_lists(media: str) -> dict[str, list[dict[str, Any]]]:
+    """The items behind each of ``/higgsfield/tpl/*``, with their files on ``media``."""
+
+    def file(id: str, suffix: str) -> str:
+        return f"{media}/templates/{id}{suffix}"
+
+    return {
+        "motions": [
+            {
+                "id": id,
+                "name": name,
+                "media": {"width": 320, "height": 202, "url": file(id, ".png"), "type": "animated"},
+                "priority": -1,
+                "tags": [],
+                "params": None,
+                "categories": ["vfx", "epic_camera_control"],
+            }
+            for id, name in _MOTIONS
+        ],
+        "avatar-presets": [
+            {
+                "id": id,
+                "name": name,
+                "media": {
+                    "url": file(id, ".mp4"),
+                    "type": "video",
+                    "width": 500,
+                    "height": 888,
+                    "placeholder": "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=",
+                    "thumbnail_url": file(id, ".png"),
+                },
+                "params": {"quality": "low", "chunks_count": 3},
+            }
+            for id, name in _named("7f1xkmlzvtCNncSqUYMTbU", "Selfie", "Avatar", 28)
+        ],
+        "voices": [
+            {
+                "id": id,
+                "name": name,
+                "gender": "male",
+                "age": "middle age",
+                "image_url": file(id, ".png"),
+                "categories": ["reporter"],
+                "voice_url": file(id, ".wav"),
+                "waveform_url": file(id, ".json"),
+                "is_gpt": False,
+            }
+            for id, name in _named("6pBuGbellIksHKibt0je2n", "Marston", "Voice", 92)
+        ],
+        "sounds": [
+            {
+                "id": id,
+                "name": name,
+                "description": "Low hum",
+                "sound_url": file(id, ".wav"),
+                "waveform_url": file(id, ".json"),
+            }
+            for id, name in _named("DwUP9LmFKqHsvvWQkjLE6", "room", "Sound", 11)
+        ],
+    }
+
+
+def platform_lists(media: str) -> dict[str, list[dict[str, Any]]]:
+    """The bare lists of v1, by path."""
+
+    def item(id: str, name: str, suffix: str) -> dict[str, Any]:
+        url = f"{media}/templates/{id}{suffix}"
+        return {"id": id, "name": name, "description": f"{name} effect", "preview_url": url}
+
+    def styles(version: str, total: int) -> list[dict[str, Any]]:
+        names = [f"{version} Style {n}" for n in range(2, total + 1)]
+        return [
+            item("464ea177-8d40-4940-8d9d-b438bab269c7", "General", ".png"),
+            *(item(str(uuid.uuid5(uuid.NAMESPACE_URL, name)), name, ".png") for name in names),
+        ]
+
+    return {
+        "/v1/motions": [
+            {**item(id, name, ".mp4"), "start_end_frame": n % 2 == 0} for n, (id, name) in enumerate(_MOTIONS)
+        ],
+        "/v1/text2image/soul-styles": styles("Soul", 30),
+        "/v1/text2image/soul-styles/v2": styles("Soul V2", 33),
+    }

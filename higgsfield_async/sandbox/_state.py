@@ -1,0 +1,255 @@
+"""The account behind the sandbox: its clock, its money, its generations, and what was scripted for them."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from ._exchange import Operation, Surface
+from ._faults import Fault
+
+Kind: TypeAlias = Literal["image", "video", "speech", "audio"]
+
+#: Sandbox seconds spent queued and running, unless a plan says otherwise.
+DURATIONS: Mapping[Kind, tuple[float, float]] = {
+    "image": (2.0, 4.0),
+    "video": (2.0, 10.0),
+    "speech": (3.0, 12.0),
+    "audio": (1.0, 3.0),
+}
+#: Ends that the platform does not charge for. https://docs.higgsfield.ai (billing and retention)
+REFUNDED = frozenset({"failed", "nsfw", "canceled"})
+ENDS = frozenset({"completed", *REFUNDED})
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of one accepted generation. All defaults: it completes after the usual time.
+
+    ``end`` is "completed", "failed", "nsfw", "canceled" or any other word, at which it then stays; ``ends`` gives the
+    jobs of one generation different ends, the last one holding for the rest.
+    """
+
+    end: str = "completed"
+    ends: tuple[str, ...] = ()
+    #: Why it failed: the proxy's ``meta.fail_reason``, the platform's ``error``.
+    reason: str | None = None
+    #: Sandbox seconds spent queued, and then in progress. None: the usual for its kind.
+    queued: float | None = None
+    running: float | None = None
+    #: A word shown instead of "in_progress", such as "ip_detected".
+    word: str | None = None
+    #: How many jobs (so how many results) it has. None: as many as were asked for.
+    outputs: int | None = None
+    #: How many first looks at the completed generation show no address yet.
+    linkless: int = 0
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dialect read from an accepted request."""
+
+    surface: Surface
+    kind: Kind
+    #: The service's own word for it: a model id, or the type of a job set.
+    name: str
+    request: Any
+    charge: Decimal
+    outputs: int
+    size: tuple[int, int]
+    #: Of a video or sound, in seconds.
+    seconds: float = 5.0
+    idempotency_key: str | None = None
+    webhook: str | None = None
+    #: Seconds its results are kept for, where the caller asked.
+    expires_after: int | None = None
+
+
+class Generation:
+    """One accepted (so paid) generation, seen at this moment of the sandbox's clock.
+
+    ``request`` is the decoded body, ``created`` a time in UTC, ``charged`` points (proxy) or credits (platform).
+    """
+
+    def __init__(self, order: Order, plan: Plan, now: Callable[[], float]) -> None:
+        queued, running = DURATIONS[order.kind]
+        self.id = str(uuid.uuid4())
+        self.order = order
+        self.plan = plan
+        self.created = datetime.now(UTC)
+        outputs = order.outputs if plan.outputs is None else plan.outputs
+        self.jobs = tuple(str(uuid.uuid4()) for _ in range(outputs))
+        self.deleted = False
+        self._canceled = False
+        self._now = now
+        self._starts = now() + (queued if plan.queued is None else plan.queued)
+        self.ends = self._starts + (running if plan.running is None else plan.running)
+        self._linkless = plan.linkless
+
+    @property
+    def surface(self) -> Surface:
+        """The dialect it was submitted in."""
+        return self.order.surface
+
+    @property
+    def kind(self) -> Kind:
+        """What it makes."""
+        return self.order.kind
+
+    @property
+    def name(self) -> str:
+        """The service's own word for it: a model id, or the type of a job set."""
+        return self.order.name
+
+    @property
+    def request(self) -> Any:
+        """The decoded body."""
+        return self.order.request
+
+    @property
+    def charged(self) -> Decimal:
+        """Points (proxy) or credits (platform) taken when it was accepted."""
+        return self.order.charge
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The ``Idempotency-Key`` it came with."""
+        return self.order.idempotency_key
+
+    @property
+    def webhook(self) -> str | None:
+        """The address to report to that it came with."""
+        return self.order.webhook
+
+    def statuses(self) -> list[str]:
+        """The status of each job."""
+        if self._canceled:
+            return ["canceled"] * len(self.jobs)
+        now = self._now()
+        if now < self._starts:
+            return ["queued"] * len(self.jobs)
+        if now < self.ends:
+            return [self.plan.word or "in_progress"] * len(self.jobs)
+        ends = self.plan.ends or (self.plan.end,)
+        return [ends[min(index, len(ends) - 1)] for index in range(len(self.jobs))]
+
+    @property
+    def status(self) -> str:
+        """One word for all jobs: an unfinished one's if there is any, "completed" if any job is, else the first's."""
+        words = self.statuses() or ["completed"]
+        unfinished = [word for word in words if word not in ENDS]
+        return (unfinished or [word for word in words if word == "completed"] or words)[0]
+
+    @property
+    def finished(self) -> bool:
+        """Whether its end has come."""
+        return self._canceled or self._now() >= self.ends
+
+    @property
+    def refunded(self) -> bool:
+        """Whether the charge was given back.
+
+        The platform does so for failed, nsfw and canceled. What the proxy does is not known; the sandbox's does not.
+        """
+        return self.surface != "proxy" and self.status in REFUNDED
+
+    def cancel(self) -> bool:
+        """Cancel it; only possible while it is queued."""
+        if self._canceled or self._now() >= self._starts:
+            return False
+        self._canceled = True
+        return True
+
+    def shows_links(self) -> bool:
+        """Whether this look at it, once finished, shows addresses; counts the looks."""
+        if self.deleted or not self.finished:
+            return False
+        self._linkless -= 1
+        return self._linkless < 0
+
+
+class Account:
+    """What the dialects share: one clock, one balance each, all generations, and the queues of plans and faults."""
+
+    def __init__(self, *, points: Decimal, credits: Decimal, speed: float) -> None:
+        # The thread form is asked from one thread while it answers in another.
+        self._lock = threading.RLock()
+        self._began = time.monotonic()
+        self._speed = speed
+        self._points = points
+        self._credits = credits
+        self._refunds: list[tuple[float, str]] = []
+        self._faults: list[tuple[str, Fault]] = []
+        self.generations: dict[str, Generation] = {}
+        self.keys: dict[str, tuple[object, Generation]] = {}
+        self.plans: deque[Plan] = deque()
+        self.max_concurrent: int | None = None
+        self.max_queued: int | None = None
+
+    def now(self) -> float:
+        """Sandbox seconds since it was made."""
+        return (time.monotonic() - self._began) * self._speed
+
+    @property
+    def points(self) -> Decimal:
+        """The proxy's balance."""
+        return self._points
+
+    @property
+    def credits(self) -> Decimal:
+        """The platform's balance, refunds included."""
+        # Refunds come with the clock, and nothing runs by it: those that are due are paid when somebody looks.
+        with self._lock:
+            while self._refunds and self._refunds[0][0] <= self.now():
+                self._refund(self.generations[heapq.heappop(self._refunds)[1]])
+            return self._credits
+
+    def _refund(self, generation: Generation) -> None:
+        if generation.refunded:
+            self._credits += generation.charged
+
+    def accept(self, order: Order) -> Generation:
+        """Charge for it and begin it."""
+        with self._lock:
+            plan = self.plans.popleft() if self.plans else Plan()
+            generation = Generation(order, plan, self.now)
+            self.generations[generation.id] = generation
+            if order.surface == "proxy":
+                self._points -= order.charge
+            else:
+                self._credits -= order.charge
+                heapq.heappush(self._refunds, (generation.ends, generation.id))
+            return generation
+
+    def cancel(self, generation: Generation) -> bool:
+        """Cancel it, with a refund, if it is still queued."""
+        with self._lock:
+            if not generation.cancel():
+                return False
+            self._refunds.remove((generation.ends, generation.id))
+            heapq.heapify(self._refunds)
+            self._refund(generation)
+            return True
+
+    def unfinished(self) -> list[Generation]:
+        """The platform's generations whose end has not come."""
+        return [one for _, id in self._refunds if not (one := self.generations[id]).finished]
+
+    def script(self, operation: str, *faults: Fault) -> None:
+        """Queue faults for requests of this operation, or of "any"."""
+        self._faults.extend((operation, fault) for fault in faults)
+
+    def next_fault(self, operation: Operation) -> Fault | None:
+        """The oldest fault queued for a request of this operation; it is used up."""
+        for index, (wanted, fault) in enumerate(self._faults):
+            if wanted in {operation, "any"}:
+                del self._faults[index]
+                return fault
+        return None
