@@ -1,0 +1,213 @@
+"""Everything that is done to this project, each by one command.
+
+    python3 noxfile.py --list               what there is
+    python3 noxfile.py -s tests             the tests, with coverage
+    python3 noxfile.py -s tests -- -k retry what follows `--` goes to pytest
+    python3 noxfile.py -R -s tests          again, without installing anything
+
+Needs Python 3.11 or newer and nothing else: nox is fetched into `.nox/` when it is not installed. Environments are kept
+there and used again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent
+NOX = "nox>=2025.10.14,<2027"
+
+
+def run_again_with_nox() -> NoReturn:
+    """Install nox into an environment of its own and run this file there, with the same arguments."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (this file is where an older Python is told so)
+        raise SystemExit(f"higgsfield-async needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    home = ROOT / ".nox" / f"bootstrap-{sys.version_info.major}.{sys.version_info.minor}"
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    installed = home / "installed"
+    if not (installed.exists() and installed.read_text() == NOX and python.exists()):
+        print(f"Installing nox into {home.relative_to(ROOT)}", file=sys.stderr)
+        try:
+            venv.create(home, clear=True, with_pip=True)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"{sys.executable} cannot make a virtual environment: {error}") from None
+        pip = subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1", NOX],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if pip.returncode:
+            reason = pip.stderr.strip().splitlines() or ["no reason given"]
+            raise SystemExit(f"Cannot install nox; is there a network? pip says: {reason[-1]}")
+        installed.write_text(NOX)
+    command = [str(python), __file__, *sys.argv[1:]]
+    if os.name == "nt":  # there, exec returns to the shell at once
+        raise SystemExit(subprocess.call(command))
+    os.execv(python, command)  # noqa: S606 (no shell is wanted)
+
+
+try:
+    import nox
+except ModuleNotFoundError:
+    if __name__ != "__main__":
+        raise
+    run_again_with_nox()
+
+nox.needs_version = ">=2025.10.14"
+nox.options.default_venv_backend = "virtualenv"  # pip honours the user's own settings; uv does not read them
+nox.options.download_python = "never"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "types", "docs"]
+
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+SANDBOX_FLOOR = 95
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group of pyproject.toml."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def interpreter(version: str) -> str:
+    """Return pyenv's interpreter of that version, or the version: a shim on PATH may be for one that is off."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = sorted(pyenv.glob(f"versions/{version}.*/bin/python"))
+    return str(found[-1]) if found else version
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests, with coverage; judge the coverage when all of them ran."""
+    session.install("-e", ".[sandbox]", *group("tests"))
+    session.run("pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *session.posargs)
+    if session.posargs:  # some tests cover some of the code
+        session.run("coverage", "report", "--fail-under=0")
+        return
+    sandbox = "*/higgsfield_async/sandbox/*"
+    session.log("Coverage of the sandbox:")
+    session.run("coverage", "report", f"--include={sandbox}", f"--fail-under={SANDBOX_FLOOR}")
+    session.log("Coverage of everything else:")
+    session.run("coverage", "report", f"--omit={sandbox}")
+
+
+def add_tests_on(version: str) -> None:
+    """Add the session that runs the tests on one version of Python.
+
+    Without coverage: which branches CPython reports differs between versions, so `tests` alone judges them.
+    """
+
+    @nox.session(name=f"tests-{version}", python=interpreter(version))
+    def tests_on(session: nox.Session) -> None:
+        session.install("-e", ".[sandbox]", *group("tests"))
+        session.run("pytest", *session.posargs)
+
+    tests_on.__doc__ = f"Run the tests on Python {version}."
+
+
+for _version in PYTHONS:
+    add_tests_on(_version)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting. `-- --fix` repairs what it can."""
+    session.install(*group("lint"))
+    if "--fix" in session.posargs:
+        session.run("ruff", "check", "--fix", ".")
+        session.run("ruff", "format", ".")
+        return
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types: mypy and pyright, both strict, over the package and what a user would write."""
+    # pyright runs on node; without one on this machine, take the one that comes as a wheel.
+    node = [] if shutil.which("node") else ["pyright[nodejs]"]
+    session.install("-e", ".[sandbox]", *group("typing"), *node)
+    session.run("mypy")
+    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning or a dangling reference fails."""
+    session.install("-e", ".[sandbox]", *group("docs"))
+    html = Path(session.create_tmp(), "html")
+    session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-E", "-b", "html", "docs", str(html))
+    session.log(f"The documentation is at {html / 'index.html'}")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo against the sandbox. What follows `--` goes to the demo."""
+    session.install("-e", ".[sandbox]")
+    session.run("python", "examples/demo.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run benchmarks: `-- NAME [its arguments]`. Without a name, say which there are."""
+    scripts = {path.stem: path for path in sorted(Path("benchmarks").glob("[!_]*.py"))}
+    if not session.posargs:
+        session.log(f"Benchmarks: {', '.join(scripts) or 'none'}")
+        return
+    name, *arguments = session.posargs
+    if Path(name).stem not in scripts:
+        session.error(f"No benchmark {name!r}; there are: {', '.join(scripts) or 'none'}")
+    session.install("-e", ".[sandbox]", *group("bench"))
+    session.run("python", str(scripts[Path(name).stem]), *arguments)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel through the sdist, and run the tests on it where the source cannot be imported."""
+    session.install("build", *group("tests"))
+    with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
+        away = Path(folder)
+        session.run("python", "-m", "build", "--outdir", str(away / "dist"), ".", silent=True)
+        (built,) = (away / "dist").glob("*.whl")
+        session.log(f"Built {built.name}")
+        # Reinstalled whenever it is built: the version is the same until the next commit.
+        session.install("--force-reinstall", "--no-deps", str(built))
+        session.install(f"{built}[sandbox]")
+        for name in ("tests", "docs", "examples", "benchmarks"):
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, away / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
+            shutil.copy(ROOT / name, away)
+        session.chdir(away)
+        session.run("pytest", *session.posargs, env={"PYTHONPATH": None})
+        where = "import higgsfield_async; print(higgsfield_async.__file__)"
+        found = session.run("python", "-c", where, silent=True, env={"PYTHONPATH": None})
+        if ROOT in Path(str(found).strip()).parents and "site-packages" not in str(found):
+            session.error(f"The tests read {str(found).strip()}, not the wheel")
+        session.chdir(ROOT)
+
+
+@nox.session(name="min-deps")
+def min_deps(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies that pyproject.toml allows."""
+    oldest = Path(session.create_tmp(), "oldest.txt")
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "compile", "--quiet", "--resolution=lowest-direct", "--extra=sandbox"),
+        *(f"--python={sys.executable}", f"--output-file={oldest}", "pyproject.toml"),
+        silent=True,
+    )
+    session.install("-e", ".[sandbox]", *group("tests"), "--constraint", str(oldest))
+    session.run("pytest", *session.posargs)
+
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["--noxfile", __file__]
+    nox.main()
