@@ -1,0 +1,104 @@
+"""Every Python example in README.md and docs/ runs, against a sandbox.
+
+The blocks of a page run one after another in one namespace, as a reader would run them. `await`, `async with` and
+`async for` may stand at the top of a block. `sandbox` is there already, and the working directory is empty.
+
+What `Higgsfield.from_env()` and the transports find in the environment is chosen by a comment that a reader does not
+see, from there to the end of the page or the next such comment; a page begins with `proxy`:
+
+    <!-- env: proxy -->      <!-- env: platform -->      <!-- env: none -->
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from sybil import Document, Example, Region, Sybil
+from sybil.parsers.myst import CodeBlockParser
+
+from higgsfield_async.sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+VARIABLES = ("HF_KEY", "HIGGSFIELD_BASE_URL", "HIGGSFIELD_PROXY_BASE_URL", "HIGGSFIELD_PROXY_KEY")
+# Blocks that a reader does not run. `{name}` is a MyST directive.
+NOT_RUN = re.compile(r"text|console|toml|json|ini|mermaid|\{(?!code)[a-z:-]+\}.*")
+FENCE = re.compile(r"^[ \t]*(?:[-*+>]|\d+[.)])?[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>.*)$", re.MULTILINE)
+
+
+def run_python(example: Example) -> None:
+    """Run a block; its lines are those of the page in a traceback."""
+    source = "\n" * (example.line + example.parsed.line_offset) + example.parsed
+    code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    result = eval(code, example.namespace)  # noqa: S307 (our own documentation)
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+
+
+def find_environments(document: Document) -> Iterable[Region]:
+    """Find the comments that choose an environment."""
+    for found in re.finditer(r"^<!-- env: (\w+) -->$", document.text, re.MULTILINE):
+        yield Region(found.start(), found.end(), found[1], choose_environment)
+
+
+def choose_environment(example: Example) -> None:
+    """Set the environment for the blocks that follow."""
+    sandbox, monkeypatch = example.namespace["sandbox"], example.namespace["_monkeypatch"]
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    environments = {
+        "none": {},
+        "proxy": {"HIGGSFIELD_PROXY_KEY": sandbox.proxy_key, "HIGGSFIELD_PROXY_BASE_URL": sandbox.proxy_url},
+        "platform": {
+            "HF_KEY": f"{sandbox.key_id}:{sandbox.key_secret}",
+            "HIGGSFIELD_BASE_URL": sandbox.platform_url,
+        },
+    }
+    for variable, value in environments[example.parsed].items():
+        monkeypatch.setenv(variable, value)
+
+
+SYBIL = Sybil(parsers=[CodeBlockParser("python", run_python), find_environments])
+
+
+def infos(text: str) -> Iterator[str]:
+    """The words after each opening fence, also of those inside a directive such as a note."""
+    opened: list[tuple[str, str]] = []
+    for found in FENCE.finditer(text):
+        fence, info = found["fence"], found["info"].strip()
+        if opened and not info and fence.startswith(opened[-1][0]):
+            opened.pop()
+        elif not opened or opened[-1][1].startswith("{"):
+            opened.append((fence, info))
+            yield info
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(speed=100) as running:
+        yield running
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_examples(page: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = SYBIL.parse(page)
+    monkeypatch.chdir(tmp_path)
+    document.namespace.update(__name__="__main__", sandbox=sandbox, _monkeypatch=monkeypatch)
+    choose_environment(Example(document, 1, 1, Region(0, 0, "proxy"), document.namespace))
+    for example in document.examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_is_run_or_is_no_python(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    kinds = list(infos(text))
+    assert not [kind for kind in kinds if kind != "python" and not NOT_RUN.fullmatch(kind)]
+    blocks = [example for example in SYBIL.parse(page).examples() if example.region.evaluator is run_python]
+    assert len(blocks) == kinds.count("python")
