@@ -1,0 +1,58 @@
+"""Settings of the documentation. Built without the network: `python3 noxfile.py -s docs`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as installed_version
+
+from sphinx.application import Sphinx
+
+project = "higgsfield_async"
+author = "higgsfield-async contributors"
+copyright = author
+version = release = installed_version("higgsfield-async")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "higgsfield_async"
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# "Attributes:" in a docstring would otherwise describe each field a second time, beside autodoc.
+napoleon_use_ivar = True
+
+nitpicky = True
+# Pages of other projects cannot be linked: that takes their inventories, and so the network.
+_elsewhere = "|".join([*sorted(sys.stdlib_module_names), "aiohttp", "anyio", "av", "msgspec", "multidict", "yarl"])
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_elsewhere})\..+"),
+    # What a public signature may name and a user never spells: a private base, a call, a type variable.
+    ("py:.*", r"higgsfield_async\.(.+\.)?_.+"),
+]
+nitpick_ignore = [
+    # Aliases of a union or of literals: data to Sphinx, which looks for a class.
+    ("py:class", "Charged"),
+    ("py:class", "GenerationRequest"),
+]
+
+
+def keep_first_line(_app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
+    """Keep napoleon from reading "The origin: scheme and host" in an attribute's docstring as a type and a text."""
+    if what in {"attribute", "data", "property"}:
+        lines[:0] = ["..", ""]  # an empty comment
+
+
+def setup(app: Sphinx) -> None:
+    """Connect it before napoleon, which comes at 500."""
+    app.connect("autodoc-process-docstring", keep_first_line, priority=400)
