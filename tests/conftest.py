@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -38,6 +37,9 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with Sandbox(speed=100) as running:
         yield running
+    # No asyncio task of a client's outlives it.
+    left = [task for task in asyncio.all_tasks() if task.get_name().startswith("higgsfield_async")]
+    assert not left
 
 
 @pytest.fixture(params=SURFACES, ids=str)
@@ -56,12 +58,3 @@ def client(sandbox: Sandbox) -> Callable[..., Higgsfield]:
         return Higgsfield(transport, **{"poll": POLL, "retry": RETRY, "limits": LIMITS, **settings})
 
     return make
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left() -> AsyncIterator[None]:
-    """No asyncio task of ours outlives its client."""
-    yield
-    gc.collect()
-    left = [task for task in asyncio.all_tasks() if task.get_name().startswith("higgsfield_async")]
-    assert not left
