@@ -363,5 +363,11 @@ def _unknown(request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldEr
     )
     msg = f"{type(request).__name__} was submitted, and may have been accepted, but the answer is lost. {how} ({cause})"
     return SubmissionUnknown(
-        msg, request=request, key=call.key, cause=cause, transient=cause.transient, retry_after=cause.retry_after
+        msg,
+        request=request,
+        key=call.key,
+        cause=cause,
+        # Without a key, trying again is just what may pay twice.
+        transient=cause.transient and call.key is not None,
+        retry_after=cause.retry_after,
     )

@@ -268,11 +268,11 @@ _BROKEN: tuple[tuple[tuple[type[Exception], ...], str, bool, bool], ...] = (
     ),
     (
         (aiohttp.ConnectionTimeoutError,),
-        "no connection within {limits.connect:g} seconds; nothing was sent",
+        "no connection within {limits.connect:g} s; nothing was sent",
         True,
         True,
     ),
-    ((aiohttp.SocketTimeoutError,), "silent for {limits.first_byte:g} seconds", False, True),
+    ((aiohttp.SocketTimeoutError,), "silent for {limits.first_byte:g} s", False, True),
     (
         (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError),
         "the connection broke ({error})",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Generic, Literal, TypeVar
 
 from higgsfield_async._domain import without_query
@@ -48,6 +47,10 @@ class HttpResponse:
         value = self.headers.get("retry-after", "").strip()
         if _SECONDS.fullmatch(value):
             return float(value)
+        if not value:
+            return None
+        from email.utils import parsedate_to_datetime
+
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - self.now)
         except (ValueError, OverflowError, OSError):
@@ -62,7 +65,7 @@ class Call(Generic[T]):
     """One HTTP exchange, described and not performed.
 
     Attributes:
-        name: What it does, for logs and messages: "submit", "poll", ….
+        name: What it does, for logs and messages: "submit", "the poll of generation …", ….
         request: What to send.
         decode: Reads the answer: gives the value, gives a further call to perform in its place, or raises one of our
             errors.

@@ -96,7 +96,7 @@ class GenerationTask:
         self._tracked.see(job_set, time.monotonic())
         return job_set
 
-    async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:  # noqa: FBT001, FBT002
+    async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:
         """Waits for its end; at once if it has ended.
 
         No failed look ends the wait: only the deadline, an answer that will not change (an unknown id, a key that is

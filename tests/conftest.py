@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-# Imported with the first client that opens, once, and from files: not what the blocking tests are after.
-import higgsfield_async._engine
 from higgsfield_async import Higgsfield, Limits, PollPolicy, RetryPolicy
 from higgsfield_async.sandbox import Sandbox
 from surfaces import SURFACES, Surface
@@ -19,6 +18,9 @@ from surfaces import SURFACES, Surface
 POLL = PollPolicy.fixed(0.02, deadline=20)
 RETRY = RetryPolicy(first=0.001, longest=0.01)
 LIMITS = Limits(connect=5, first_byte=5, read=5)
+
+# Done by the first client that opens, once, and from files: not what the blocking tests are after.
+importlib.import_module("higgsfield_async._engine")
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ async def test_options_that_a_service_has_not(sandbox: Sandbox, client: Client) 
             (platform, V1, {"idempotency_key": "k"}),
         ):
             with pytest.raises(Unsupported, match=f"takes no {next(iter(options))}"):
-                await hf.submit(surface.request, **options)  # type: ignore[arg-type]: one option each
+                await hf.submit(surface.request, **options)  # type: ignore[arg-type]  # one option each
         for refused in (
             {"idempotency_key": "with space"},
             {"idempotency_key": ""},
@@ -230,7 +230,7 @@ async def test_options_that_a_service_has_not(sandbox: Sandbox, client: Client) 
             {"webhook": Webhook("https://example.com/hook", secret="s")},
         ):
             with pytest.raises(InvalidRequest, match=next(iter(refused))) as caught:
-                await platform.submit(V2.request, **refused)  # type: ignore[arg-type]: one option each
+                await platform.submit(V2.request, **refused)  # type: ignore[arg-type]  # one option each
             assert caught.value.charged == "no"
     assert not sandbox.received
 
@@ -355,8 +355,10 @@ async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
     import ssl
 
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-        + ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"],
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"),
+        ],
         check=True,
         capture_output=True,
     )
@@ -385,7 +387,7 @@ async def test_a_connection_that_is_never_made() -> None:
         filler.connect_ex(("127.0.0.1", port))
     transport = ProxyTransport("hk-key", f"http://127.0.0.1:{port}")
     async with Higgsfield(transport, limits=Limits(connect=0.2), retry=RetryPolicy(attempts=2, first=0)) as hf:
-        with pytest.raises(ConnectionFailed, match=r"no connection within 0\.2 seconds; nothing was sent") as caught:
+        with pytest.raises(ConnectionFailed, match=r"no connection within 0\.2 s; nothing was sent") as caught:
             await hf.submit(PROXY.request)
     assert caught.value.charged == "no"
     for each in (listener, *fillers):

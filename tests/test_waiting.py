@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from higgsfield_async import (
@@ -181,6 +182,12 @@ BAD = {
     "403 page": Fault.html(403),
     "428 gateway": Fault.answer(428, b'{"error":{"message":"gate way error...","code":"gate_check_way_error"}}'),
     "402": Fault.answer(402),
+    "404 page": Fault.html(404),
+    "400 page": Fault.html(400),
+    "401 page": Fault.html(401),
+    "portal": Fault.answer(302, headers={"Location": "http://portal.example.com/login"}),
+    "409": Fault.answer(409),
+    "204": Fault.answer(204),
 }
 
 
@@ -286,7 +293,7 @@ async def test_a_task_that_was_picked_up(sandbox: Sandbox, client: Client, surfa
         assert task.job_set is None
         assert task.ref.to_json() == text
         # It is looked at once, without the policy's first gap.
-        assert await anext(task.updates(timeout=5))
+        assert (await anext(task.updates(timeout=5))).id == task.id
     assert len(sandbox.generations) == 1
 
 
@@ -339,7 +346,7 @@ async def test_cancel(sandbox: Sandbox, client: Client) -> None:
     async with client(V2, poll=PollPolicy.fixed(60)) as hf:
         task = await hf.submit(V2.request)
         waiting = asyncio.create_task(task.wait())
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         await task.cancel()
         # The waiter hears of it at once, not after the minute.
         with pytest.raises(GenerationCanceled), anyio.fail_after(5):
@@ -446,7 +453,7 @@ async def test_refresh_tells_whoever_waits(sandbox: Sandbox, client: Client) -> 
     async with client(poll=PollPolicy.fixed(60)) as hf:
         task = await hf.submit(PROXY.request)
         waiting = asyncio.create_task(task.wait())
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         assert (await task.refresh()).status is JobStatus.COMPLETED
         assert await waiting is task.job_set
         sandbox.script("poll", *[Fault.answer(429)] * 9)

@@ -121,6 +121,7 @@ _BY_STATUS: Mapping[int, tuple[type[ApiError], bool]] = {
     402: (InsufficientCredits, False),
     403: (PermissionDenied, False),
     404: (NotFound, False),
+    410: (NotFound, False),
     408: (ServiceUnavailable, True),
     423: (PermissionDenied, False),
     425: (ServiceUnavailable, True),
@@ -150,7 +151,12 @@ def by_words(response: HttpResponse, complaint: Complaint) -> tuple[type[ApiErro
 
 
 def error_from(
-    response: HttpResponse, name: str, *, judge: Judge = by_words, private: Iterable[str] = ()
+    response: HttpResponse,
+    name: str,
+    *,
+    judge: Judge = by_words,
+    private: Iterable[str] = (),
+    looking: bool = False,
 ) -> HiggsfieldError:
     """The error in an answer that is one.
 
@@ -159,11 +165,14 @@ def error_from(
         name: What was asked, for the message.
         judge: The dialect's own knowledge.
         private: Strings that must not be repeated in the message: keys, prompts, addresses.
+        looking: Whether this answers a look at a generation. What is not the service's own word may pass then: a page
+            of some gateway, a redirect to some portal.
     """
     complaint = read_complaint(response)
     status = response.status
     found = judge(response, complaint)
-    said = clean(complaint.message, private)[:_LONGEST_DETAIL] or "nothing more"
+    words = clean(complaint.message, private)[:_LONGEST_DETAIL]
+    said = f": {words.rstrip('.')}" if words else ", without a word"
     common: dict[str, Any] = {
         "detail": complaint.detail,
         "correlation_id": response.headers.get("x-correlation-id"),
@@ -173,15 +182,24 @@ def error_from(
     }
     if found is None and status in _INVALID:
         return InvalidRequest(
-            f"The service refused {name} (HTTP {status}): {said}.", errors=complaint.fields, status=status, **common
+            f"The service refused {name} with HTTP {status}{said}.",
+            errors=complaint.fields,
+            status=status,
+            transient=looking and complaint.html,
+            **common,
         )
     if found is None:
         found = _BY_STATUS.get(status) or ((ServiceUnavailable, True) if status >= 500 else (ApiError, False))
     kind, transient = found
+    transient = transient or (looking and (complaint.html or kind is ApiError))
     where = clean(response.headers.get("location", ""), private)
-    said += f" (it redirects to {where}, which is not followed)" if 300 <= status < 400 and where else ""
+    said += f"; it redirects to {where}, which is not followed" if 300 <= status < 400 and where else ""
+    if name == "submit" and kind is RateLimited:
+        said += "; nothing was created"
+    if response.retry_after is not None:
+        said += f"; it asks to wait {response.retry_after:g} s"
     code = f", {clean(complaint.code, private)}" if complaint.code else ""
-    msg = f"The service answered {name} with HTTP {status}{code}: {said}.{_ADVICE.get(kind, '')}"
+    msg = f"The service answered {name} with HTTP {status}{code}{said}.{_ADVICE.get(kind, '')}"
     common |= {"status": status, "code": complaint.code, "transient": transient}
     if kind is RateLimited:
         return RateLimited(msg, limit=_limit(complaint), **common)
@@ -191,7 +209,6 @@ def error_from(
 _ADVICE: Mapping[type[ApiError], str] = {
     AuthenticationFailed: " Check the key.",
     InsufficientCredits: " Top the account up.",
-    RateLimited: " Nothing was created.",
 }
 
 
@@ -210,7 +227,8 @@ def clean(text: str, private: Iterable[str] = ()) -> str:
     """A text from the service without what must not be shown: signed addresses, and what the caller sent."""
     for secret in sorted(private, key=len, reverse=True):
         text = text.replace(secret, "…")
-    return _QUERY.sub(r"\1?…", " ".join(text.split()))
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return _QUERY.sub(r"\1?…", " ".join(printable.split()))
 
 
 def private_strings(value: object, key: str = "") -> set[str]:

@@ -83,9 +83,9 @@ class _Request(Struct):
     request_id: Any = None
     error: Any = None
     video: _File | None = None
-    images: list[_File] | None = None
+    images: list[_File | None] | None = None
     audio: _File | None = None
-    audios: list[_File] | None = None
+    audios: list[_File | None] | None = None
     mov: _File | None = None
     zip: _File | None = None
     jsx: _File | None = None
@@ -307,28 +307,31 @@ class PlatformTransport:
 
     def poll(self, ref: TaskRef) -> Call[JobSet]:
         v1 = _is_v1(ref)
+        name = f"the poll of generation {ref.id}"
 
         def decode(response: HttpResponse) -> JobSet:
-            if response.status != 200:
-                raise error_from(response, "poll", private=self._secrets)
+            if not 200 <= response.status < 300:
+                raise error_from(response, name, private=self._secrets, looking=True)
             if v1:
-                return read_job_set(response, "poll", words=_WORDS, settle=_settle)
-            return _read_request(response, "poll")
+                return read_job_set(response, name, words=_WORDS, settle=_settle)
+            return _read_request(response, name)
 
         # The answer to a submit names addresses of its own, even on another host: ours is built from the id.
         part = path_part(ref.id)
         http = self._v1("GET", f"/v1/job-sets/{part}") if v1 else self._v2("GET", f"/requests/{part}/status")
-        return Call("poll", http, decode)
+        return Call(name, http, decode)
 
     def cancel(self, ref: TaskRef) -> Call[None]:
         if _is_v1(ref):
             msg = f"The platform's v1 cannot cancel: generation {ref.id} goes on."
             raise Unsupported(msg, ref=ref, charged="unknown")
 
+        name = f"the cancel of generation {ref.id}"
+
         def decode(response: HttpResponse) -> None:
             if 200 <= response.status < 300:
                 return
-            error = error_from(response, "cancel", private=self._secrets)
+            error = error_from(response, name, private=self._secrets)
             if isinstance(error, InvalidRequest) and error.status == 400:
                 msg = (
                     f"Generation {ref.id} can no longer be canceled: the platform cancels only while all of it is still"
@@ -337,18 +340,20 @@ class PlatformTransport:
                 raise NotCancelable(msg, status=400, detail=error.detail, correlation_id=error.correlation_id)
             raise error
 
-        return Call("cancel", self._v2("POST", f"/requests/{path_part(ref.id)}/cancel"), decode)
+        return Call(name, self._v2("POST", f"/requests/{path_part(ref.id)}/cancel"), decode)
 
     def delete(self, ref: TaskRef) -> Call[None]:
         if _is_v1(ref):
             msg = f"The platform's v1 cannot delete what generation {ref.id} made."
             raise Unsupported(msg, ref=ref, charged="unknown")
 
+        name = f"the delete of generation {ref.id}"
+
         def decode(response: HttpResponse) -> None:
             if not 200 <= response.status < 300:
-                raise error_from(response, "delete", private=self._secrets)
+                raise error_from(response, name, private=self._secrets)
 
-        return Call("delete", self._v2("DELETE", f"/requests/{path_part(ref.id)}"), decode)
+        return Call(name, self._v2("DELETE", f"/requests/{path_part(ref.id)}"), decode)
 
     def catalogue(
         self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
@@ -360,14 +365,15 @@ class PlatformTransport:
             msg = f"The platform cannot search for {of.__name__}: take the whole list."
             raise Unsupported(msg)
         path, read = _CATALOGUES[of, version]
+        name = f"the catalogue of {of.__name__}"
 
         def decode(response: HttpResponse) -> Page[T]:
             if response.status != 200:
-                raise error_from(response, "catalogue", private=self._secrets)
-            found = tuple(cast("T", read(item)) for item in read_json(response, _items_decoder, "catalogue"))
+                raise error_from(response, name, private=self._secrets)
+            found = tuple(cast("T", read(item)) for item in read_json(response, _items_decoder, name))
             return Page(items=found, total=len(found))
 
-        return Call("catalogue", self._v1("GET", path), decode)
+        return Call(name, self._v1("GET", path), decode)
 
     @property
     def _secrets(self) -> set[str]:

@@ -268,12 +268,14 @@ class ProxyTransport:
             self._speech_path = path
 
     def poll(self, ref: TaskRef) -> Call[JobSet]:
-        def decode(response: HttpResponse) -> JobSet:
-            if response.status != 200:
-                raise error_from(response, "poll", judge=_judge, private=(self._key,))
-            return read_job_set(response, "poll", words=_WORDS, settle=_settle)
+        name = f"the poll of generation {ref.id}"
 
-        return Call("poll", self._request("GET", f"/higgsfield/feed/{path_part(ref.id)}"), decode)
+        def decode(response: HttpResponse) -> JobSet:
+            if 200 <= response.status < 300:
+                return read_job_set(response, name, words=_WORDS, settle=_settle)
+            raise error_from(response, name, judge=_judge, private=(self._key,), looking=True)
+
+        return Call(name, self._request("GET", f"/higgsfield/feed/{path_part(ref.id)}"), decode)
 
     def cancel(self, ref: TaskRef) -> Call[None]:
         msg = f"The proxy cannot cancel: generation {ref.id} goes on, and is paid for."
@@ -298,11 +300,12 @@ class ProxyTransport:
             query["search"] = search or ""
         if cursor is not None:
             query["cursor"] = cursor
+        name = f"the catalogue of {of.__name__}"
 
         def decode(response: HttpResponse) -> Page[T]:
             if response.status != 200:
-                raise error_from(response, "catalogue", judge=_judge, private=(self._key,))
-            found = read_json(response, _listing_decoder, "catalogue")
+                raise error_from(response, name, judge=_judge, private=(self._key,))
+            found = read_json(response, _listing_decoder, name)
             # Motions come as a bare list, without a total and without a cursor; the others in an envelope.
             listing = found if isinstance(found, _Listing) else _Listing(found)
             return Page(
@@ -311,7 +314,7 @@ class ProxyTransport:
                 cursor=listing.cursor if isinstance(listing.cursor, (int, str)) else None,
             )
 
-        return Call("catalogue", self._request("GET", f"/higgsfield/tpl/{path}?{urlencode(query)}"), decode)
+        return Call(name, self._request("GET", f"/higgsfield/tpl/{path}?{urlencode(query)}"), decode)
 
     def _request(self, method: Any, path: str, body: bytes | None = None) -> HttpRequest:
         headers = {"Authorization": f"Bearer {self._key}", "Accept": "application/json"}

@@ -16,7 +16,7 @@ PROMPT = {"prompt": "x"}
 
 
 async def received(sandbox: Sandbox, count: int) -> None:
-    while len(sandbox.received) < count:  # noqa: ASYNC110 - the record is a list for users, and no event
+    while len(sandbox.received) < count:
         await asyncio.sleep(0.001)
 
 

@@ -1,0 +1,662 @@
+"""Both transports as pure functions: what they send, and what they make of any answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings, strategies as st
+
+from higgsfield_async import (
+    Ad,
+    ApiError,
+    AuthenticationFailed,
+    AvatarPreset,
+    ConfigurationError,
+    DopMotion,
+    DopVideo,
+    GenerationRequest,
+    HiggsfieldError,
+    ImageToVideo,
+    InsufficientCredits,
+    InvalidRequest,
+    JobSet,
+    JobStatus,
+    Keyframes,
+    MalformedResponse,
+    ModelRequest,
+    Motion,
+    NotCancelable,
+    NotFound,
+    PermissionDenied,
+    PlatformTransport,
+    ProxyTransport,
+    RateLimited,
+    ServiceUnavailable,
+    Soul,
+    SoulStyle,
+    Sound,
+    Speak,
+    Speech,
+    TalkingHead,
+    TaskRef,
+    Transport,
+    Unsupported,
+    Voice,
+)
+from higgsfield_async._http import Call, HttpResponse
+from higgsfield_async._requests import SubmitOptions
+from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2
+
+KEY = "hk-0123456789abcdef"
+SECRET = "s3cret:with:colons"
+PROXY_TRANSPORT = ProxyTransport(KEY)
+PLATFORM = PlatformTransport("11111111-2222-3333-4444-555555555555", SECRET)
+OPTIONS = SubmitOptions()
+
+
+def ref(transport: Transport, kind: str) -> TaskRef:
+    return TaskRef(
+        transport=transport.name,
+        origin=transport.origin,
+        account=transport.account,
+        id="abc",
+        kind=kind,
+        created_at=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+
+
+def listing(transport: Transport, of: type, version: int = 1) -> Call[Any]:
+    return transport.catalogue(of, size=None, search=None, cursor=None, version=version)
+
+
+# Every operation that there is: what the contract below holds for.
+CALLS: dict[str, Callable[[], Call[Any]]] = {
+    "proxy submit": lambda: PROXY_TRANSPORT.submit(PROXY.request, OPTIONS),
+    "proxy ad": lambda: PROXY_TRANSPORT.submit(Ad(product_placement_sample_id="x", images=[IMAGE]), OPTIONS),
+    "proxy speech": lambda: ProxyTransport(KEY).submit(
+        Speech(avatar_preset_id="a", prompt=PROMPT, images=[IMAGE], speak=Speak(text="hi", voice_id="v")), OPTIONS
+    ),
+    "proxy poll": lambda: PROXY_TRANSPORT.poll(ref(PROXY_TRANSPORT, "ad")),
+    "proxy motions": lambda: listing(PROXY_TRANSPORT, Motion),
+    "proxy presets": lambda: listing(PROXY_TRANSPORT, AvatarPreset),
+    "proxy voices": lambda: listing(PROXY_TRANSPORT, Voice),
+    "proxy sounds": lambda: listing(PROXY_TRANSPORT, Sound),
+    "v1 submit": lambda: PLATFORM.submit(V1.request, OPTIONS),
+    "v1 poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/text2image/keyframes")),
+    "v2 submit": lambda: PLATFORM.submit(V2.request, OPTIONS),
+    "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
+    "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
+    "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
+    "platform motions": lambda: listing(PLATFORM, Motion),
+    "platform styles": lambda: listing(PLATFORM, SoulStyle),
+    "platform styles 2": lambda: listing(PLATFORM, SoulStyle, 2),
+}
+
+words = st.sampled_from(["queued", "in_progress", "completed", "failed", "nsfw", "canceled", "odd", "", None, 3])
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | words
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+files = st.none() | st.fixed_dictionaries({}, optional={"url": st.text(max_size=30) | anything, "type": anything})
+jobs = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.text(max_size=10) | anything,
+        "status": words | anything,
+        "result": files | anything,
+        "results": st.fixed_dictionaries({}, optional={"raw": files, "min": files}) | anything,
+        "meta": st.fixed_dictionaries({}, optional={"fail_reason": anything, "is_refunded": anything}) | anything,
+    },
+)
+answers = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.text(max_size=10) | anything,
+        "request_id": st.text(max_size=10) | anything,
+        "status": words,
+        "jobs": st.lists(jobs, max_size=3) | anything,
+        "created_at": st.floats() | st.datetimes().map(str) | anything,
+        "type": anything,
+        "images": st.lists(files, max_size=3) | anything,
+        "video": files,
+        "audio": files,
+        "audios": st.lists(files, max_size=2) | anything,
+        "zip": files,
+        "error": st.fixed_dictionaries({}, optional={"message": anything, "code": anything}) | anything,
+        "detail": st.lists(st.fixed_dictionaries({}, optional={"loc": anything, "msg": anything})) | anything,
+        "items": st.lists(st.fixed_dictionaries({}, optional={"id": anything, "name": anything, "media": anything})),
+        "total": anything,
+        "cursor": anything,
+        "code": anything,
+        "message": anything,
+        "data": anything,
+    },
+)
+bodies = (
+    st.binary(max_size=300)
+    | anything.map(lambda value: json.dumps(value).encode())
+    | answers.map(lambda value: json.dumps(value).encode())
+    | st.lists(answers, max_size=3).map(lambda value: json.dumps(value).encode())
+)
+headers = st.dictionaries(
+    st.sampled_from(["retry-after", "content-type", "location", "x-correlation-id"]),
+    st.text(max_size=30) | st.sampled_from(["5", "1e9", "Wed, 21 Oct 2026 07:28:00 GMT", "text/html"]),
+    max_size=3,
+)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@settings(max_examples=200, deadline=None)
+@given(status=st.sampled_from([200, 202]) | st.integers(100, 599), headers=headers, body=bodies)
+@example(status=200, headers={}, body=b"[" * 100_000)
+@example(status=500, headers={}, body=b"[" * 100_000)
+@example(status=200, headers={}, body=b'{"id":"\xff","jobs":[]}')
+def test_any_answer_is_a_value_or_one_of_our_errors(
+    name: str, status: int, headers: dict[str, str], body: bytes
+) -> None:
+    call = CALLS[name]()
+    response = HttpResponse(status, headers, body, now=1_800_000_000.0)
+    for _ in range(2):
+        try:
+            found = call.decode(response)
+        except HiggsfieldError as error:
+            assert str(error)
+            assert SECRET not in str(error)
+            assert error.retry_after is None or error.retry_after >= 0
+            return
+        if not isinstance(found, Call):
+            break
+        call = found
+    assert 200 <= status < 300
+    if isinstance(found, JobSet):
+        assert found.id
+        assert isinstance(found.status, JobStatus)
+        assert found.charged in ("yes", "no", "unknown")
+        assert all(media.url for media in found.outputs)
+        assert repr(found)
+        msgspec.json.encode(found.jobs)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_what_every_call_holds_to(name: str) -> None:
+    call = CALLS[name]()
+    service = name.split(maxsplit=1)[0]
+    origin = "https://api.openai-hk.com/" if service == "proxy" else "https://api.higgsfield.ai/"
+    assert call.request.url.startswith(origin)
+    shown = repr(call)
+    for private in (KEY, SECRET, PROMPT):
+        assert private not in shown
+        assert private not in call.request.url
+    assert call.submits == (name in {"proxy submit", "proxy ad", "proxy speech", "v1 submit", "v2 submit"})
+    assert call.fresh == (call.submits and call.key is None)
+    assert (call.key is not None) == (name == "v2 submit")
+    assert ("Content-Type" in call.request.headers) == (call.request.body is not None)
+    keys = {
+        "proxy": {"Authorization": f"Bearer {KEY}"},
+        "v1": {"hf-api-key": "11111111-2222-3333-4444-555555555555", "hf-secret": SECRET},
+        "v2": {"Authorization": f"Key 11111111-2222-3333-4444-555555555555:{SECRET}"},
+    }
+    assert keys["v1" if service == "platform" else service].items() <= call.request.headers.items()
+
+
+FULL: dict[str, tuple[GenerationRequest, str, dict[str, Any]]] = {
+    "image-to-video": (
+        ImageToVideo(
+            model="standard",
+            motion_id="cd5bfd11-5a1a-46e0-9294-b22b0b733b1e",
+            prompt="正在吃饭",
+            enhance_prompt=True,
+            seed=374487,
+            width=736,
+            height=1312,
+            images=["https://media.pixverse.ai/asset/media/fusion4_1.jpg", IMAGE],
+        ),
+        "/higgsfield/generate",
+        {
+            "model": "standard",
+            "motion_id": "cd5bfd11-5a1a-46e0-9294-b22b0b733b1e",
+            "prompt": "正在吃饭",
+            "enhance_prompt": True,
+            "seed": 374487,
+            "width": 736,
+            "height": 1312,
+            "image": ["https://media.pixverse.ai/asset/media/fusion4_1.jpg", IMAGE],
+        },
+    ),
+    "speech from audio": (
+        Speech(avatar_preset_id="p", prompt="good", width=705, height=829, images=[IMAGE], audio="https://a.b/c.wav"),
+        "/higgsfield/speak",
+        {
+            "avatar_preset_id": "p",
+            "prompt": "good",
+            "width": 705,
+            "height": 829,
+            "image": [IMAGE],
+            "audio": "https://a.b/c.wav",
+        },
+    ),
+    "speech from text": (
+        Speech(avatar_preset_id="p", prompt="good", images=[IMAGE], speak=Speak(text="hi", voice_id="v", sound_id="s")),
+        "/higgsfield/speak",
+        {
+            "avatar_preset_id": "p",
+            "prompt": "good",
+            "image": [IMAGE],
+            "speak": {"voice_id": "v", "sound_id": "s", "text": "hi"},
+        },
+    ),
+    "ad": (
+        Ad(product_placement_sample_id="3hpZ2HB0xS688KnzMIwU16", images=[IMAGE], size="1024x1024"),
+        "/higgsfield/ads",
+        {"product_placement_sample_id": "3hpZ2HB0xS688KnzMIwU16", "image": [IMAGE], "size": "1024x1024"},
+    ),
+    "keyframes": (
+        Keyframes(prompt="x", aspect_ratio="3:4", count=2, quality="720p", seed=1, image_references=[IMAGE]),
+        "/v1/text2image/keyframes",
+        {
+            "params": {
+                "prompt": "x",
+                "aspect_ratio": "3:4",
+                "count": 2,
+                "quality": "720p",
+                "seed": 1,
+                "image_references": [{"type": "image_url", "image_url": IMAGE}],
+            }
+        },
+    ),
+    "soul": (
+        Soul(
+            prompt="x",
+            width_and_height="1152x2048",
+            enhance_prompt=False,
+            style_id=MOTION,
+            style_strength=1,
+            quality="1080p",
+            seed=500000,
+            custom_reference_id=MOTION,
+            custom_reference_strength=0.5,
+            image_reference=IMAGE,
+            batch_size=4,
+        ),
+        "/v1/text2image/soul",
+        {
+            "params": {
+                "prompt": "x",
+                "width_and_height": "1152x2048",
+                "enhance_prompt": False,
+                "style_id": MOTION,
+                "style_strength": 1.0,
+                "quality": "1080p",
+                "seed": 500000,
+                "custom_reference_id": MOTION,
+                "custom_reference_strength": 0.5,
+                "image_reference": {"type": "image_url", "image_url": IMAGE},
+                "batch_size": 4,
+            }
+        },
+    ),
+    "dop": (
+        DopVideo(
+            model="dop-turbo",
+            prompt="x",
+            images=[IMAGE],
+            motions=[DopMotion(id=MOTION, strength=0.8)],
+            seed=42,
+            enhance_prompt=True,
+        ),
+        "/v1/image2video/dop",
+        {
+            "params": {
+                "model": "dop-turbo",
+                "prompt": "x",
+                "input_images": [{"type": "image_url", "image_url": IMAGE}],
+                "motions": [{"id": MOTION, "strength": 0.8}],
+                "seed": 42,
+                "enhance_prompt": True,
+            }
+        },
+    ),
+    "talking head": (
+        TalkingHead(
+            prompt="x",
+            image=IMAGE,
+            audio="https://a.b/c.wav",
+            quality="high",
+            duration=5,
+            enhance_prompt=False,
+            seed=42,
+        ),
+        "/v1/speak/higgsfield",
+        {
+            "params": {
+                "prompt": "x",
+                "input_image": {"type": "image_url", "image_url": IMAGE},
+                "input_audio": {"type": "audio_url", "audio_url": "https://a.b/c.wav"},
+                "quality": "high",
+                "duration": 5,
+                "enhance_prompt": False,
+                "seed": 42,
+            }
+        },
+    ),
+    "model": (
+        ModelRequest("kling-video/v2.5-turbo/pro/text-to-video", {"prompt": "x", "duration": 5, "negative": None}),
+        "/kling-video/v2.5-turbo/pro/text-to-video",
+        {"prompt": "x", "duration": 5, "negative": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_requests_as_they_are_sent(name: str) -> None:
+    request, path, body = FULL[name]
+    of_proxy = isinstance(request, (ImageToVideo, Speech, Ad))
+    transport: Transport = ProxyTransport(KEY) if of_proxy else PLATFORM
+    call = transport.submit(request, OPTIONS)
+    assert call.request.method == "POST"
+    assert call.request.url == transport.origin + path
+    assert msgspec.json.decode(call.request.body or b"") == body
+
+
+def response(status: int, body: object, **headers: str) -> HttpResponse:
+    encoded = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    return HttpResponse(status, headers, encoded)
+
+
+def error_of(call: Call[Any], answer: HttpResponse) -> HiggsfieldError:
+    with pytest.raises(HiggsfieldError) as caught:
+        call.decode(answer)
+    return caught.value
+
+
+GATEWAY = {
+    "HK KEY ERROR, KEY缺失": (AuthenticationFailed, False),
+    "HK KEY ERROR, KEY格式错误！": (AuthenticationFailed, False),
+    "HK key error , is no exit  ! HK key 不存在！": (AuthenticationFailed, False),
+    "gate way error...": (ServiceUnavailable, True),
+    "Insufficient points, please recharge 积分不足，请充值": (InsufficientCredits, False),
+    "该KEY被禁用！": (PermissionDenied, False),
+    "子key已过期！": (PermissionDenied, False),
+    "子key余额积分不足！": (InsufficientCredits, False),
+    "子key:ip白名单限制！": (PermissionDenied, False),
+    "模型 undefined 未开启！": (PermissionDenied, False),
+    "模型 suno-v3 已禁用": (PermissionDenied, False),
+    "请将你的IP加入白名单": (PermissionDenied, False),
+    "model lite pools no key": (ServiceUnavailable, True),
+    "已触发低积分多请求限制(NRPM)": (RateLimited, True),
+    "something new": (PermissionDenied, False),
+}
+
+
+@pytest.mark.parametrize("message", GATEWAY)
+def test_the_gateways_refusals_are_told_apart_by_their_words(message: str) -> None:
+    kind, transient = GATEWAY[message]
+    call = CALLS["proxy submit"]()
+    # Without a Content-Type, as the gateway sends it.
+    error = error_of(call, response(428, {"error": {"message": message, "type": "openai_hk_error"}}))
+    assert type(error) is kind
+    assert isinstance(error, ApiError)
+    assert (error.status, error.transient, error.refused) == (428, transient, True)
+    # A quote in a message makes the gateway's JSON invalid: it is read as text then.
+    broken = b'{"error":{"message":"' + message.encode() + b' "x"","type":"openai_hk_error"}}'
+    assert type(error_of(call, response(428, broken))) is kind
+
+
+def test_the_gateways_code_tells_too() -> None:
+    error = error_of(CALLS["proxy poll"](), response(428, {"error": {"message": "", "code": "gate_check_way_error"}}))
+    assert isinstance(error, ServiceUnavailable)
+
+
+HTML = b"<!DOCTYPE html>\n<html><body><pre>Error</pre></body></html>"
+STATUSES: dict[str, tuple[int, object, type[HiggsfieldError], bool, bool]] = {
+    # status, body, error, transient, refused
+    "concurrency": (
+        400,
+        {"detail": "Maximum number of concurrent requests (4) has been reached"},
+        RateLimited,
+        True,
+        True,
+    ),
+    "jsonschema": (400, {"detail": ": 'prompt' is a required property"}, InvalidRequest, False, True),
+    "bad json": (400, HTML, InvalidRequest, False, True),
+    "ip check": (400, {"error_type": "other", "text": "IP check not finished"}, InvalidRequest, False, True),
+    "other dialect": (400, {"code": 400, "data": {"message": "no", "error": {}}}, InvalidRequest, False, True),
+    "key": (401, {"detail": "Invalid credentials"}, AuthenticationFailed, False, True),
+    "pay": (402, b"", InsufficientCredits, False, True),
+    "credits": (403, {"detail": "not_enough_credits"}, InsufficientCredits, False, True),
+    "web credits": (
+        403,
+        {"detail": {"error_type": "not_enough_credits", "text": "x"}},
+        InsufficientCredits,
+        False,
+        True,
+    ),
+    "web rate": (403, {"detail": {"error_type": "rate_limit_reached"}}, RateLimited, True, True),
+    "disabled": (403, {"code": "api_key_disabled", "detail": "API key is disabled"}, PermissionDenied, False, True),
+    "edge": (403, HTML, ServiceUnavailable, True, True),
+    "unknown": (404, {"detail": "Not found"}, NotFound, False, True),
+    "route": (404, HTML, NotFound, False, True),
+    "method": (405, {"detail": "Method Not Allowed"}, ApiError, False, True),
+    "slow": (408, b"", ServiceUnavailable, True, False),
+    "busy": (409, {"detail": "busy"}, ApiError, False, True),
+    "too large": (413, HTML, InvalidRequest, False, True),
+    "fields": (422, {"detail": [{"loc": ["body", "seed"], "msg": "no", "type": "t"}]}, InvalidRequest, False, True),
+    "reused key": (422, {"detail": "Idempotency-Key was used"}, InvalidRequest, False, True),
+    "blocked": (423, {"detail": "model blocked"}, PermissionDenied, False, True),
+    "early": (425, b"", ServiceUnavailable, True, True),
+    "rate": (429, {"detail": "slow down"}, RateLimited, True, True),
+    "queue": (429, {"code": "account_queue_full", "limit": 9, "detail": "full"}, RateLimited, True, True),
+    "server": (500, "Internal Server Error", ServiceUnavailable, True, False),
+    "refused upstream": (500, HTML, ServiceUnavailable, True, False),
+    "bad gateway": (502, HTML, ServiceUnavailable, True, False),
+    "unavailable": (503, {"detail": "model disabled"}, ServiceUnavailable, True, False),
+    "gateway timeout": (504, b"", ServiceUnavailable, True, False),
+    "moved": (301, b"", ApiError, False, True),
+    "found": (302, b"", ApiError, False, False),
+    "see other": (303, b"", ApiError, False, False),
+    "kept method": (308, b"", ApiError, False, True),
+    "early hints": (103, b"", ApiError, False, False),
+    "no content": (204, b"", MalformedResponse, True, False),
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+@pytest.mark.parametrize("call", ["proxy submit", "v1 submit", "v2 submit"])
+def test_every_status_has_its_error(call: str, name: str) -> None:
+    status, body, kind, transient, refused = STATUSES[name]
+    error = error_of(CALLS[call](), response(status, body, **{"x-correlation-id": "c-1"}))
+    assert type(error) is kind
+    assert (error.transient, error.refused) == (transient, refused)
+    assert f"HTTP {status}" in str(error)
+    if isinstance(error, (ApiError, InvalidRequest)):
+        assert error.status == status
+        assert error.correlation_id == "c-1"
+
+
+def test_what_errors_carry() -> None:
+    call = CALLS["v2 submit"]()
+    limited = error_of(call, response(429, STATUSES["queue"][1], **{"retry-after": "7"}))
+    assert isinstance(limited, RateLimited)
+    assert (limited.limit, limited.code, limited.retry_after) == (9, "account_queue_full", 7.0)
+    concurrency = error_of(call, response(400, STATUSES["concurrency"][1]))
+    assert isinstance(concurrency, RateLimited)
+    assert concurrency.limit == 4
+    unsaid = error_of(call, response(400, {"detail": "too many concurrent requests"}))
+    assert isinstance(unsaid, RateLimited)
+    assert unsaid.limit is None
+    fields = error_of(call, response(422, STATUSES["fields"][1]))
+    assert isinstance(fields, InvalidRequest)
+    [field] = fields.errors
+    assert (field.loc, field.msg, field.type, str(field)) == (("body", "seed"), "no", "t", "body.seed: no")
+    moved = error_of(call, response(301, b"", location="https://other.example.com/x?token=abc"))
+    assert "https://other.example.com/x?…" in str(moved)
+    assert "abc" not in str(moved)
+
+
+def test_messages_do_not_repeat_what_is_private() -> None:
+    said = {"detail": f"prompt: '{PROMPT}' is too long; {IMAGE}; key {SECRET}; see https://a.b/c?sig=XYZ\n\x07 now"}
+    error = error_of(CALLS["v2 submit"](), response(400, said))
+    for private in (PROMPT, IMAGE, SECRET, "XYZ", "\n", "\x07"):
+        assert private not in str(error)
+    assert isinstance(error, InvalidRequest)
+    assert PROMPT in str(error.detail)
+    long = error_of(CALLS["v2 submit"](), response(400, {"detail": "x" * 10_000}))
+    assert len(str(long)) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "it is empty"),
+        (HTML, "it is an HTML page"),
+        (b"{", "it is not JSON"),
+        (b"3", "not the JSON that was expected"),
+        (b"{}", "has no"),
+        (b'{"id":"","request_id":""}', "has no"),
+        (b'{"id":7,"request_id":7}', "has no"),
+    ],
+)
+@pytest.mark.parametrize("name", ["proxy submit", "proxy poll", "v1 submit", "v1 poll", "v2 submit", "v2 poll"])
+def test_answers_that_are_none(name: str, body: bytes, why: str) -> None:
+    error = error_of(CALLS[name](), HttpResponse(200, {}, body))
+    assert isinstance(error, MalformedResponse)
+    assert why in str(error)
+    assert error.transient
+    assert not error.refused
+    assert error.body == body[:500]
+
+
+def test_job_sets_of_every_form() -> None:
+    poll = CALLS["proxy poll"]()
+
+    def read(**job: object) -> JobSet:
+        found = poll.decode(response(200, {"id": "s", "created_at": 1747790390.5, "jobs": [{"id": "j", **job}]}))
+        assert isinstance(found, JobSet)
+        return found
+
+    raw, small = {"type": "video", "url": "https://a.b/r.mp4"}, {"type": "video", "url": "https://a.b/m.mp4"}
+    both = read(status="completed", result=raw, results={"raw": raw, "min": small})
+    assert [media.variant for media in both.outputs] == ["raw", "min"]
+    assert both.jobs[0].media == both.outputs[0]
+    assert both.created_at == datetime.fromtimestamp(1747790390.5, UTC)
+    assert both.charged == "yes"
+    assert read(status="completed", result=raw, results=None).outputs == both.outputs[:1]
+    assert read(status="completed", result=None, results={"raw": raw}).outputs == both.outputs[:1]
+    assert read(status="completed", results={"min": small, "raw": small}).outputs[0].variant == "raw"
+    assert read(status="completed", results={"min": small}).jobs[0].media == both.outputs[1]
+    assert read(status="completed", result=None, results=None).jobs[0].media is None
+    failed = read(status="failed", meta={"fail_reason": "why", "is_refunded": True})
+    assert (failed.reason, failed.charged) == ("why", "no")
+    assert read(status="failed", meta={}).charged == "unknown"
+    odd = read(status="ip_detected")
+    assert (odd.status, odd.jobs[0].raw_status) == (JobStatus.UNKNOWN, "ip_detected")
+    assert read(status="terminated").status is JobStatus.FAILED
+    assert read(status="pending").status is JobStatus.QUEUED
+    assert read(status="cancelled").status is JobStatus.CANCELED
+    assert read().status is JobStatus.UNKNOWN
+    assert odd.raw["jobs"][0]["status"] == "ip_detected"
+
+
+def test_a_v2_answer_of_every_form() -> None:
+    poll = CALLS["v2 poll"]()
+
+    def read(**fields: object) -> JobSet:
+        found = poll.decode(response(200, {"request_id": "r", "status": "completed", **fields}))
+        assert isinstance(found, JobSet)
+        return found
+
+    urls = {name: {"url": f"https://a.b/{name}"} for name in ("video", "audio", "mov", "zip", "jsx", "fbx", "ply")}
+    every = read(images=[{"url": "https://a.b/1.png"}, {"url": "https://a.b/2.png"}], audios=[urls["audio"]], **urls)
+    assert [media.url.rpartition("/")[2] for media in every.outputs] == [
+        *("video", "1.png", "2.png", "audio", "mov", "zip", "jsx", "fbx", "ply")
+    ]
+    assert [media.kind for media in every.outputs] == ["video", "image", "image", "audio", "video", *["file"] * 4]
+    assert every.jobs[0].media is not None
+    assert every.jobs[0].media.kind == "video"
+    assert every.charged == "yes"
+    failed = read(status="failed", error="Generation failed")
+    assert (failed.reason, failed.charged, failed.outputs) == ("Generation failed", "no", ())
+    assert read(status="queued").charged == "unknown"
+    assert read(status="odd").status is JobStatus.UNKNOWN
+    assert read(images=[None], video={"url": None}).outputs == ()
+
+
+def test_cancel_reads_its_answers() -> None:
+    call = CALLS["v2 cancel"]()
+    assert call.decode(HttpResponse(202, {}, b"")) is None
+    late = error_of(call, response(400, {"detail": "too late"}))
+    assert isinstance(late, NotCancelable)
+    assert late.detail == {"detail": "too late"}
+    assert isinstance(error_of(call, response(422, {"detail": "x"})), InvalidRequest)
+
+
+@pytest.mark.parametrize(
+    ("transport", "of", "version"),
+    [
+        (PROXY_TRANSPORT, SoulStyle, 1),
+        (PROXY_TRANSPORT, Motion, 2),
+        (PLATFORM, Voice, 1),
+        (PLATFORM, Motion, 2),
+        (PLATFORM, SoulStyle, 3),
+    ],
+)
+def test_catalogues_that_a_service_has_not(transport: Transport, of: type, version: int) -> None:
+    with pytest.raises(Unsupported, match=f"lists no {of.__name__}"):
+        listing(transport, of, version)
+
+
+def test_search_where_there_is_none() -> None:
+    for transport, of in ((PROXY_TRANSPORT, Voice), (PLATFORM, Motion)):
+        with pytest.raises(Unsupported, match="cannot search"):
+            transport.catalogue(of, size=None, search="x", cursor=None, version=1)
+
+
+@pytest.mark.parametrize("key", ["", "no dash", "hk key", "hk-\n", "hk-ключ", None, 7, "hk"])
+def test_a_proxy_key_that_is_none(key: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ProxyTransport(key)
+    assert not key or str(key) == "hk" or str(key) not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key_id", "secret"), [("", "s"), ("i", ""), ("i d", "s"), ("i", "s\r\nX: y"), (None, "s")])
+def test_a_platform_key_that_is_none(key_id: Any, secret: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"key_id|key_secret"):
+        PlatformTransport(key_id, secret)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["", "api.example.com", "ftp://a.b", "https://", "https://a.b:port", "https://a.b:0", "http://[::1", None, 5],
+)
+def test_an_address_that_is_none(base_url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="base_url must be an address"):
+        ProxyTransport(KEY, base_url)
+
+
+@pytest.mark.parametrize("base_url", ["https://user:pass@a.b", "https://a.b/?key=x", "https://a.b/#x"])
+def test_an_address_with_a_secret_in_it(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="neither a user") as caught:
+        PlatformTransport("i", "s", base_url)
+    assert "pass" not in str(caught.value).replace("password", "")
+
+
+def test_a_speech_path_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match="speech_path"):
+        ProxyTransport(KEY, speech_path="higgsfield/speak")
+
+
+def test_transports_show_no_key() -> None:
+    for transport in (PROXY_TRANSPORT, PLATFORM):
+        assert KEY not in repr(transport)
+        assert SECRET not in repr(transport)
+        assert transport.account in repr(transport)
+    assert ProxyTransport("hk-1").account != ProxyTransport("hk-2").account
+    assert PlatformTransport("i", "a").account == PlatformTransport("i", "b").account
+    assert PlatformTransport("i", "s", "HTTPS://API.higgsfield.ai/").origin.endswith("api.higgsfield.ai")
+    assert not PLATFORM.same_service("https://elsewhere.example.com")
+    assert not PlatformTransport("i", "s", "http://127.0.0.1:1").same_service("https://api.higgsfield.ai")

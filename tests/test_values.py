@@ -1,0 +1,421 @@
+"""Requests, refs, policies and the other values: what they refuse, and what they show."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import higgsfield_async
+from higgsfield_async import (
+    Ad,
+    ConfigurationError,
+    DopMotion,
+    DopVideo,
+    GenerationError,
+    HiggsfieldError,
+    ImageToVideo,
+    InsufficientCredits,
+    InvalidRequest,
+    Job,
+    JobSet,
+    JobStatus,
+    Keyframes,
+    Limits,
+    Media,
+    ModelRequest,
+    PollPolicy,
+    RateLimited,
+    RetryPolicy,
+    ServiceUnavailable,
+    Soul,
+    Speak,
+    Speech,
+    TalkingHead,
+    TaskRef,
+    Webhook,
+)
+from higgsfield_async._domain import without_query
+from higgsfield_async._http import HttpRequest, HttpResponse
+from higgsfield_async._polling import ends_wait
+from surfaces import IMAGE, MOTION, PROMPT
+
+VIDEO: dict[str, Any] = {"model": "lite", "motion_id": MOTION, "prompt": PROMPT, "images": [IMAGE]}
+SPEECH: dict[str, Any] = {"avatar_preset_id": "a", "prompt": PROMPT, "images": [IMAGE]}
+SOUL: dict[str, Any] = {"prompt": PROMPT, "width_and_height": "1536x1536"}
+DOP: dict[str, Any] = {"model": "dop-lite", "prompt": PROMPT, "images": [IMAGE]}
+HEAD: dict[str, Any] = {"prompt": PROMPT, "image": IMAGE, "audio": "https://a.b/c.wav"}
+WAV = "https://a.b/c.wav"
+
+REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
+    (ImageToVideo, VIDEO | {"model": "turbo-max"}, "model"),
+    (ImageToVideo, VIDEO | {"motion_id": ""}, "motion_id"),
+    (ImageToVideo, VIDEO | {"motion_id": "a b"}, "motion_id"),
+    (ImageToVideo, VIDEO | {"prompt": None}, "prompt"),
+    (ImageToVideo, VIDEO | {"prompt": b"x"}, "prompt"),
+    (ImageToVideo, VIDEO | {"images": []}, "images"),
+    (ImageToVideo, VIDEO | {"images": [IMAGE] * 3}, "images"),
+    (ImageToVideo, VIDEO | {"images": IMAGE}, "images"),
+    (ImageToVideo, VIDEO | {"images": ["cat.jpg"]}, "images"),
+    (ImageToVideo, VIDEO | {"images": ["/home/me/cat.jpg"]}, "images"),
+    (ImageToVideo, VIDEO | {"images": ["ftp://a.b/c.jpg"]}, "images"),
+    (ImageToVideo, VIDEO | {"images": ["https://a.b/c d.jpg"]}, "images"),
+    (ImageToVideo, VIDEO | {"images": ["https:///c.jpg"]}, "images"),
+    (ImageToVideo, VIDEO | {"images": ["data:text/html;base64,AAAA"]}, "images"),
+    (ImageToVideo, VIDEO | {"seed": 0}, "seed"),
+    (ImageToVideo, VIDEO | {"seed": 1_000_001}, "seed"),
+    (ImageToVideo, VIDEO | {"seed": True}, "seed"),
+    (ImageToVideo, VIDEO | {"seed": "7"}, "seed"),
+    (ImageToVideo, VIDEO | {"width": 0}, "width"),
+    (ImageToVideo, VIDEO | {"height": -1}, "height"),
+    (ImageToVideo, VIDEO | {"enhance_prompt": "yes"}, "enhance_prompt"),
+    (Speech, SPEECH, "audio"),
+    (Speech, SPEECH | {"audio": WAV, "speak": Speak(text="x", voice_id="v")}, "audio"),
+    (Speech, SPEECH | {"audio": "c.wav"}, "audio"),
+    (Speech, SPEECH | {"audio": WAV, "images": []}, "images"),
+    (Speech, SPEECH | {"speak": {"text": "x"}}, "speak"),
+    (Speak, {"text": "x", "voice_id": ""}, "voice_id"),
+    (Ad, {"product_placement_sample_id": "x", "images": [IMAGE], "size": "1024"}, "size"),
+    (Ad, {"product_placement_sample_id": "x", "images": [IMAGE], "size": "0x5"}, "size"),
+    (Ad, {"product_placement_sample_id": "", "images": [IMAGE]}, "product_placement_sample_id"),
+    (Keyframes, {"prompt": PROMPT, "aspect_ratio": "5:4"}, "aspect_ratio"),
+    (Keyframes, {"prompt": PROMPT, "count": 0}, "count"),
+    (Keyframes, {"prompt": PROMPT, "quality": "1080p"}, "quality"),
+    (Keyframes, {"prompt": PROMPT, "seed": 1_000_001}, "seed"),
+    (Keyframes, {"prompt": PROMPT, "image_references": [IMAGE] * 9}, "image_references"),
+    (Keyframes, {"prompt": PROMPT, "image_references": ["https://a.b/" + "c" * 2083]}, "image_references"),
+    (Keyframes, {"prompt": PROMPT, "image_references": [""]}, "image_references"),
+    (Soul, SOUL | {"width_and_height": "100x100"}, "width_and_height"),
+    (Soul, SOUL | {"style_id": ""}, "style_id"),
+    (Soul, SOUL | {"style_strength": 1.1}, "style_strength"),
+    (Soul, SOUL | {"style_strength": math.nan}, "style_strength"),
+    (Soul, SOUL | {"batch_size": 2}, "batch_size"),
+    (Soul, SOUL | {"custom_reference_id": "x"}, "custom_reference_id"),
+    (Soul, SOUL | {"image_reference": "data:image/png;base64,AAAA"}, "image_reference"),
+    (DopVideo, DOP | {"model": "turbo"}, "model"),
+    (DopVideo, DOP | {"motions": [DopMotion(id="m", strength=1)] * 3}, "motions"),
+    (DopVideo, DOP | {"images": []}, "images"),
+    (DopMotion, {"id": "m", "strength": -0.1}, "strength"),
+    (TalkingHead, HEAD | {"duration": 7}, "duration"),
+    (TalkingHead, HEAD | {"quality": "low"}, "quality"),
+    (TalkingHead, HEAD | {"audio": "x"}, "audio"),
+    (ModelRequest, {"model_id": "", "arguments": {}}, "model_id"),
+    (ModelRequest, {"model_id": "/a", "arguments": {}}, "model_id"),
+    (ModelRequest, {"model_id": "a//b", "arguments": {}}, "model_id"),
+    (ModelRequest, {"model_id": "a/../b", "arguments": {}}, "model_id"),
+    (ModelRequest, {"model_id": "a?b", "arguments": {}}, "model_id"),
+    (ModelRequest, {"model_id": "requests/x", "arguments": {}}, "model_id"),
+    (ModelRequest, {"model_id": "v1/text2image/soul", "arguments": {}}, "model_id"),
+    (ModelRequest, {"model_id": "a/b", "arguments": []}, "arguments"),
+    (ModelRequest, {"model_id": "a/b", "arguments": {"x": object()}}, "arguments"),
+    (ModelRequest, {"model_id": "a/b", "arguments": {"x": math.nan}}, "arguments"),
+    (Webhook, {"url": "example.com"}, "url"),
+    (Webhook, {"url": "https://user:pass@example.com/"}, "url"),
+    (Webhook, {"url": "https://example.com/", "secret": ""}, "secret"),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "name"), REFUSED, ids=lambda value: getattr(value, "__name__", None))
+def test_what_a_request_refuses(kind: Callable[..., Any], fields: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        kind(**fields)
+    assert [error.loc[0] for error in caught.value.errors] == [name]
+    assert str(caught.value).startswith(f"{getattr(kind, '__name__', '')}.{name}: ")
+    assert "matching regex" not in str(caught.value)
+    assert PROMPT not in str(caught.value)
+    assert caught.value.charged == "no"
+    assert caught.value.status is None
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ImageToVideo(model="lite", motion_id="", prompt="", images=["x"], seed=0)
+    assert [error.loc for error in caught.value.errors] == [("motion_id",), ("images",), ("seed",)]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        IMAGE,
+        "http://a.b/c?d=e",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk",
+    ],
+)
+def test_pictures_that_the_proxy_takes(image: str) -> None:
+    assert ImageToVideo(**{**VIDEO, "images": (image,)}).images == [image]
+
+
+def test_a_request_keeps_what_was_checked() -> None:
+    images = [IMAGE]
+    request = ImageToVideo(**{**VIDEO, "images": images})
+    images.append("cat.jpg")
+    assert request.images == [IMAGE]
+    speech = Speech(**SPEECH, **{"speak": {"text": "x", "voice_id": "v"}})
+    assert speech.speak == Speak(text="x", voice_id="v")
+    with pytest.raises(InvalidRequest):
+        msgspec.structs.replace(request, seed=0)
+
+
+def test_requests_pickle_and_hide_what_is_private() -> None:
+    for request in (
+        ImageToVideo(**VIDEO, seed=3),
+        Speech(**SPEECH, speak=Speak(text=PROMPT, voice_id="v")),
+        ModelRequest("a/b", {"prompt": PROMPT}),
+        Webhook("https://a.b/c?token=x", secret="s3cret"),
+    ):
+        assert pickle.loads(pickle.dumps(request)) == request
+        shown = repr(request)
+        for private in (PROMPT, IMAGE, "s3cret", "token"):
+            assert private not in shown
+    assert repr(ImageToVideo(**VIDEO, seed=3)) == (
+        f"ImageToVideo(model='lite', motion_id='{MOTION}', prompt=…, images=…, seed=3)"
+    )
+
+
+REF = TaskRef(
+    transport="proxy", origin="https://a.b", account="0123456789ab", id="i", kind="ad", created_at=datetime.now(UTC)
+)
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=50), st.text(max_size=50))
+def test_refs_go_to_json_and_back(identifier: str, kind: str) -> None:
+    ref = msgspec.structs.replace(REF, id=identifier, kind=kind)
+    assert TaskRef.from_json(ref.to_json()) == ref
+    assert TaskRef.from_json(ref.to_json().encode()) == ref
+    assert pickle.loads(pickle.dumps(ref)) == ref
+    assert "\n" not in ref.to_json()
+
+
+@settings(max_examples=500)
+@given(st.binary(max_size=200) | st.text(max_size=100))
+def test_anything_else_is_no_ref(text: str | bytes) -> None:
+    with pytest.raises(ConfigurationError):
+        TaskRef.from_json(text)
+
+
+def job(status: JobStatus, charged: Any = "unknown") -> Job:
+    return Job(id="j", status=status, raw_status=status.value, charged=charged)
+
+
+Q, P, C, F, N, X, U = (
+    JobStatus.QUEUED,
+    JobStatus.IN_PROGRESS,
+    JobStatus.COMPLETED,
+    JobStatus.FAILED,
+    JobStatus.NSFW,
+    JobStatus.CANCELED,
+    JobStatus.UNKNOWN,
+)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        ([], Q),
+        ([Q, Q], Q),
+        ([Q, P], P),
+        ([Q, C], P),
+        ([U, C], P),
+        ([U, Q], Q),
+        ([U], U),
+        ([C, F, N, X], C),
+        ([F, N, X], F),
+        ([N, X], N),
+        ([X], X),
+    ],
+)
+def test_the_status_of_a_set_comes_from_its_jobs(jobs: list[JobStatus], expected: JobStatus) -> None:
+    assert JobSet(id="s", jobs=tuple(map(job, jobs))).status is expected
+
+
+@given(st.lists(st.sampled_from(list(JobStatus)), max_size=5))
+def test_a_set_has_ended_when_all_its_jobs_have(statuses: list[JobStatus]) -> None:
+    found = JobSet(id="s", jobs=tuple(map(job, statuses)))
+    assert found.status.terminal == (bool(statuses) and all(status.terminal for status in statuses))
+
+
+def test_the_money_of_a_set() -> None:
+    assert JobSet(id="s").charged == "unknown"
+    assert JobSet(id="s", jobs=(job(C, "yes"), job(C, "yes"))).charged == "yes"
+    assert JobSet(id="s", jobs=(job(C, "yes"), job(F, "no"))).charged == "unknown"
+    assert JobSet(id="s").raw == {}
+    assert JobSet(id="s").reason is None
+
+
+def test_addresses_are_shown_without_their_query() -> None:
+    media = Media("https://a.b/c.mp4?Signature=x", "video")
+    assert repr(media) == "Media('https://a.b/c.mp4?…', kind='video', variant='raw')"
+    assert "Signature" not in repr(JobSet(id="s", jobs=(Job(id="j", status=C, raw_status="c", outputs=(media,)),)))
+    assert without_query("https://user:pass@a.b/c") == "https://a.b/c"
+    assert without_query("data:image/png;base64,AAAA") == "data:…"
+    assert without_query("http://[") == "…"
+    request = HttpRequest("GET", "https://a.b/c?x=secret", {"Authorization": "Key secret"}, b"secret")
+    assert repr(request) == "HttpRequest(GET https://a.b/c?…)"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        ("0", 0.0),
+        (" 1.5 ", 1.5),
+        ("999999999999999", 999999999999999.0),
+        ("Sun, 22 Nov 2026 00:00:30 GMT", 30.0),
+        ("Sun, 22 Nov 2026 00:00:30 -0000", 30.0),
+        ("Sat, 21 Nov 2026 00:00:00 GMT", 0.0),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("1e400", None),
+        ("9" * 400, None),
+        ("٧", None),
+        ("Sun, 22 Nov 99999 00:00:30 GMT", None),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
+    assert HttpResponse(429, {"retry-after": value}, b"", now).retry_after == seconds
+
+
+@settings(max_examples=500)
+@given(st.text(max_size=40))
+def test_any_retry_after_is_read_or_left(value: str) -> None:
+    found = HttpResponse(429, {"retry-after": value}, b"", 1e9).retry_after
+    assert found is None or found >= 0
+
+
+def test_retries_wait_longer_and_longer_and_never_less_than_asked() -> None:
+    policy = RetryPolicy(first=1, factor=2, longest=8, longest_retry_after=60)
+    assert [policy.delay(failures, None, 1) for failures in range(1, 6)] == [1, 2, 4, 8, 8]
+    assert policy.delay(3, None, 0) == 0
+    assert policy.delay(100_000, None, 1) == 8
+    assert policy.delay(1, 30, 0.5) == 30.5
+    assert policy.delay(1, 1e15, 0) == 60
+
+
+@given(st.integers(1, 10**6), st.none() | st.floats(0, 1e15), st.floats(0, 1, exclude_max=True))
+def test_a_delay_is_always_bounded(failures: int, retry_after: float | None, chance: float) -> None:
+    policy = RetryPolicy()
+    delay = policy.delay(failures, retry_after, chance)
+    assert 0 <= delay <= policy.longest + policy.longest_retry_after
+    assert delay >= min(retry_after or 0, policy.longest_retry_after)
+
+
+def test_gaps_between_looks() -> None:
+    assert [PollPolicy.backoff().gap(looks, 0) for looks in range(6)] == [2, 3, 4.5, 6.75, 10, 10]
+    assert PollPolicy().gap(10**6, 1) == 8
+    assert {PollPolicy.fixed(5).gap(looks, 0.7) for looks in range(9)} == {5}
+    assert PollPolicy.fixed(5, deadline=7).deadline == PollPolicy.backoff(deadline=7).deadline == 7
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PollPolicy(first=0),
+        lambda: PollPolicy(first=20),
+        lambda: PollPolicy(factor=0.5),
+        lambda: PollPolicy(factor=1e9),
+        lambda: PollPolicy(jitter=2),
+        lambda: PollPolicy(deadline=0),
+        lambda: PollPolicy.fixed(-1),
+        lambda: PollPolicy.fixed(math.nan),
+        lambda: RetryPolicy(attempts=0),
+        lambda: RetryPolicy(first=-1),
+        lambda: RetryPolicy(first=30),
+        lambda: RetryPolicy(factor=0),
+        lambda: RetryPolicy(longest_retry_after=-1),
+        lambda: Limits(max_connections=0),
+        lambda: Limits(read=-1),
+    ],
+)
+def test_settings_out_of_range(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError):
+        make()
+
+
+def test_what_ends_a_wait() -> None:
+    assert ends_wait(InvalidRequest("x"))
+    assert not ends_wait(InsufficientCredits("x", status=428))
+    assert not ends_wait(ServiceUnavailable("x", status=500, transient=True))
+
+
+def every_error() -> list[type[HiggsfieldError]]:
+    found = [getattr(higgsfield_async, name) for name in higgsfield_async.__all__]
+    return [each for each in found if isinstance(each, type) and issubclass(each, HiggsfieldError)]
+
+
+def make(kind: type[HiggsfieldError]) -> HiggsfieldError:
+    values: dict[str, Any] = {
+        "status": 500,
+        "body": b"x",
+        "job_set": JobSet(id="s"),
+        "request": ModelRequest("a/b", {}),
+        "key": "k",
+        "cause": RateLimited("inner", status=429, limit=4, ref=REF),
+    }
+    import inspect
+
+    wanted = [
+        name
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if name in values and parameter.default is inspect.Parameter.empty
+    ]
+    return kind(
+        "what happened", ref=REF, charged="unknown", **{name: values[name] for name in [*wanted, *needed(kind)]}
+    )
+
+
+def needed(kind: type[HiggsfieldError]) -> list[str]:
+    return ["status"] if issubclass(kind, RateLimited) else []
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+def test_every_error_survives_pickling(kind: type[HiggsfieldError]) -> None:
+    if kind.abstract:
+        with pytest.raises(TypeError, match="for catching"):
+            GenerationError("x", job_set=JobSet(id="s")) if kind is GenerationError else kind("x")
+        return
+    error = make(kind)
+    error.add_note("a note")
+    try:
+        raise error from RateLimited("inner", status=429, limit=4, ref=REF)
+    except HiggsfieldError as raised:
+        for again in (pickle.loads(pickle.dumps(raised)), copy.copy(raised)):
+            assert type(again) is kind
+            assert str(again) == "what happened"
+            assert (again.ref, again.charged) == (REF, "unknown")
+            assert again.__notes__ == ["a note"]
+            assert isinstance(again.__cause__, RateLimited)
+            assert again.__cause__.limit == 4
+            assert again.__dict__.keys() == raised.__dict__.keys()
+
+
+def test_a_foreign_cause_does_not_hinder_pickling() -> None:
+    error = RateLimited("x", status=429)
+    error.__cause__ = OSError(lambda: None)
+    assert pickle.loads(pickle.dumps(error)).__cause__ is None
+
+
+def test_the_tree_as_it_is_drawn() -> None:
+    drawn: dict[str, str] = {}
+    stack: list[tuple[int, str]] = []
+    for line in (higgsfield_async._errors.__doc__ or "").splitlines():
+        stripped = line.lstrip(" │├└─")
+        if not line.startswith("    ") or not stripped:
+            continue
+        depth, name = len(line) - len(stripped), stripped.split()[0]
+        while stack and stack[-1][0] >= depth:
+            stack.pop()
+        drawn[name] = stack[-1][1] if stack else "Exception"
+        # Siblings may share a line: they are leaves.
+        stack.append((depth, name))
+    assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in every_error()}
