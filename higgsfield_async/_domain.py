@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
@@ -44,6 +45,19 @@ def without_query(url: str) -> str:
         return "data:…"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
+
+
+def suffix_of(url: str) -> str:
+    """What the name of the file at an address ends with, such as `.mp4`, in lower case; "" where it says nothing."""
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        return ""
+    found = _SUFFIX.search(path)
+    return found[0].lower() if found else ""
+
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 
 class Media(msgspec.Struct, frozen=True):

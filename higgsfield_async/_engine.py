@@ -158,8 +158,10 @@ class HttpEngine:
                     found = {name.lower(): value for name, value in response.headers.items()}
                     return HttpResponse(response.status, found, body, time.time())
             except (aiohttp.ClientError, OSError, RuntimeError) as error:
-                raise self._explain(error, call.name, url) from _without_headers(error)
-        msg = f"No whole answer to {call.name} from {url.host} within {self._longest:g} seconds."
+                failure, cause = self._explain(error, call.name, url), _without_headers(error)
+            # Raised here, where the foreign error is no context of it any more.
+            raise failure from cause
+        msg = f"No whole answer to {call.name} from {url.host} within {self._longest:g} s."
         raise ConnectionFailed(msg, transient=True)
 
     async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes:
@@ -220,13 +222,13 @@ class HttpEngine:
                     size = await self._fetch(url, part)
                     await part.replace(path)
                     return size
-            msg = f"{shown} was not fetched within {self._limits.download:g} seconds."
+            msg = f"{shown} was not fetched within {self._limits.download:g} s."
             raise DownloadError(msg, transient=True)
         except aiohttp.ClientResponseError as error:
             passing = error.status in (408, 425, 429) or error.status >= 500
             msg = f"{shown} answered with HTTP {error.status}."
             raise DownloadError(msg, status=error.status, transient=passing) from None
-        except aiohttp.InvalidURL:
+        except (ValueError, aiohttp.NonHttpUrlClientError):
             msg = f"{shown} is not an address that can be fetched."
             raise DownloadError(msg) from None
         except aiohttp.ClientError as error:

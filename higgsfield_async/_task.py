@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import anyio
 
-from higgsfield_async._domain import JobSet, JobStatus, Media, TaskRef
+from higgsfield_async._domain import JobSet, JobStatus, Media, TaskRef, suffix_of
 from higgsfield_async._errors import (
     ConfigurationError,
     ContentRejected,
@@ -280,7 +279,6 @@ def _as_made(outputs: tuple[Media, ...]) -> tuple[Media, ...]:
     return tuple(media for media in outputs if media.variant == "raw") or outputs
 
 
-_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}")
 _USUAL_SUFFIX: Mapping[str, str] = {"image": ".png", "video": ".mp4", "audio": ".wav", "file": ".bin"}
 
 
@@ -288,10 +286,5 @@ def _file_names(identifier: str, outputs: list[Media]) -> list[str]:
     """A name for each output: the generation's id, numbered where there are several, safe whatever the id is."""
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", identifier)[:80]
     numbers = [""] if len(outputs) == 1 else [f"-{number}" for number in range(1, len(outputs) + 1)]
-    return [stem + number + _suffix(media) for number, media in zip(numbers, outputs, strict=True)]
-
-
-def _suffix(media: Media) -> str:
-    path = urlsplit(media.url).path
-    suffix = path[path.rfind(".") :] if "." in path else ""
-    return suffix.lower() if _SUFFIX.fullmatch(suffix) else _USUAL_SUFFIX[media.kind]
+    suffixes = [suffix_of(media.url) or _USUAL_SUFFIX[media.kind] for media in outputs]
+    return [stem + number + suffix for number, suffix in zip(numbers, suffixes, strict=True)]

@@ -220,7 +220,7 @@ async def test_options_that_a_service_has_not(sandbox: Sandbox, client: Client) 
             (platform, V1, {"idempotency_key": "k"}),
         ):
             with pytest.raises(Unsupported, match=f"takes no {next(iter(options))}"):
-                await hf.submit(surface.request, **options)  # type: ignore[arg-type]  # one option each
+                await hf.submit(surface.request, **options)
         for refused in (
             {"idempotency_key": "with space"},
             {"idempotency_key": ""},
@@ -230,7 +230,7 @@ async def test_options_that_a_service_has_not(sandbox: Sandbox, client: Client) 
             {"webhook": Webhook("https://example.com/hook", secret="s")},
         ):
             with pytest.raises(InvalidRequest, match=next(iter(refused))) as caught:
-                await platform.submit(V2.request, **refused)  # type: ignore[arg-type]  # one option each
+                await platform.submit(V2.request, **refused)
             assert caught.value.charged == "no"
     assert not sandbox.received
 

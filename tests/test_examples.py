@@ -23,11 +23,6 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="a terminal's ways")
 
 
 @pytest.fixture
-def no_blocking() -> None:
-    """Stands in for that of all tests: here the clients are in other processes, and have nothing to block."""
-
-
-@pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(speed=100) as running:
         yield running

@@ -158,7 +158,7 @@ def test_a_request_keeps_what_was_checked() -> None:
     request = ImageToVideo(**{**VIDEO, "images": images})
     images.append("cat.jpg")
     assert request.images == [IMAGE]
-    speech = Speech(**SPEECH, **{"speak": {"text": "x", "voice_id": "v"}})
+    speech = Speech(**(SPEECH | {"speak": {"text": "x", "voice_id": "v"}}))
     assert speech.speak == Speak(text="x", voice_id="v")
     with pytest.raises(InvalidRequest):
         msgspec.structs.replace(request, seed=0)

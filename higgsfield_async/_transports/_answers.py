@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
-from higgsfield_async._domain import Media
+from higgsfield_async._domain import Media, suffix_of
 from higgsfield_async._errors import (
     ApiError,
     AuthenticationFailed,
@@ -264,11 +263,7 @@ def kind_of_media(word: object, url: str) -> Literal["image", "video", "audio", 
     """What a file is: by the service's word for it, else by its name."""
     if word in ("image", "video", "audio"):
         return word
-    try:
-        path = urlsplit(url).path
-    except ValueError:
-        return "file"
-    return _SUFFIXES.get(path[path.rfind(".") :].lower(), "file")
+    return _SUFFIXES.get(suffix_of(url), "file")
 
 
 def each_once(found: Iterable[Media]) -> tuple[Media, ...]:

@@ -1,0 +1,108 @@
+"""What a user writes, for the type checkers alone: it is never run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from pathlib import Path
+from typing import assert_type
+
+import aiohttp
+
+from higgsfield_async import (
+    DownloadError,
+    GenerationFailed,
+    GenerationTask,
+    Higgsfield,
+    ImageToVideo,
+    Job,
+    JobSet,
+    JobStatus,
+    Keyframes,
+    Limits,
+    Media,
+    ModelRequest,
+    Motion,
+    PlatformTransport,
+    PollPolicy,
+    ProxyTransport,
+    RetryPolicy,
+    SoulStyle,
+    Speak,
+    Speech,
+    SubmissionUnknown,
+    TaskRef,
+    Transport,
+    Voice,
+    WaitTimeout,
+    Webhook,
+)
+
+
+async def one_generation(hf: Higgsfield, ref: TaskRef) -> None:
+    task = await hf.submit(
+        ImageToVideo(model="turbo", motion_id="m", prompt="p", images=["https://example.com/cat.jpg"], seed=7)
+    )
+    assert_type(task, GenerationTask)
+    assert_type(task.ref, TaskRef)
+    assert_type(task.status, JobStatus)
+    assert_type(task.job_set, JobSet | None)
+    async for job_set in task.updates(timeout=60):
+        assert_type(job_set, JobSet)
+    done = await task.wait(timeout=600)
+    assert_type(done, JobSet)
+    assert_type(done.jobs, tuple[Job, ...])
+    assert_type(done.jobs[0].media, Media | None)
+    assert_type(done.created_at, dt.datetime | None)
+    assert_type(await task.refresh(), JobSet)
+    assert_type(await task.save("directory"), list[Path])
+    await task.cancel()
+    await task.wait(math.inf, False, on_cancel="cancel")
+    assert_type(hf.task(ref), GenerationTask)
+    assert_type(hf.task(ref.to_json()), GenerationTask)
+
+
+async def other_requests(hf: Higgsfield) -> None:
+    speech = Speech(
+        avatar_preset_id="a", prompt="p", images=["https://example.com/me.jpg"], speak=Speak(text="hi", voice_id="v")
+    )
+    assert_type(await hf.run(speech, timeout=300), JobSet)
+    assert_type(await hf.run(Keyframes(prompt="p", aspect_ratio="16:9"), check=False), JobSet)
+    request = ModelRequest("higgsfield-ai/dop/turbo", {"prompt": "p"})
+    await hf.submit(request, webhook=Webhook("https://example.com/hook"), expires_after=3600, idempotency_key="k")
+    ImageToVideo(model="fast", motion_id="m", prompt="p", images=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def catalogues(hf: Higgsfield) -> None:
+    async for motion in hf.motions(search="zoom", size=10):
+        assert_type(motion, Motion)
+    async for voice in hf.voices():
+        assert_type(voice, Voice)
+    assert_type([style async for style in hf.soul_styles(version=2)], list[SoulStyle])
+
+
+async def settings(session: aiohttp.ClientSession, transport: Transport) -> None:
+    async with Higgsfield(
+        transport,
+        poll=PollPolicy.backoff(first=1, longest=5),
+        retry=RetryPolicy(attempts=3),
+        limits=Limits(max_connections=8),
+        session=session,
+    ) as hf:
+        assert_type(hf, Higgsfield)
+    Higgsfield(ProxyTransport(api_key="hk-…"), poll=PollPolicy.fixed(5))
+    Higgsfield(PlatformTransport(key_id="i", key_secret="s"), trust_env=True)
+    assert_type(Higgsfield.from_env(service="proxy"), Higgsfield)
+
+
+def errors(error: Exception) -> None:
+    match error:
+        case SubmissionUnknown():
+            assert_type(error.key, str | None)
+        case GenerationFailed():
+            assert_type(error.job_set, JobSet)
+            assert_type(error.reason, str | None)
+        case WaitTimeout() | DownloadError():
+            assert_type(error.ref, TaskRef | None)
+        case _:
+            pass
