@@ -15,11 +15,16 @@ import anyio
 
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._domain import AvatarPreset, JobSet, Motion, Page, SoulStyle, Sound, TaskRef, Voice
-from higgsfield_async._errors import ClientClosed, ConfigurationError, HiggsfieldError, SubmissionUnknown
+from higgsfield_async._errors import (
+    ClientClosed,
+    ConfigurationError,
+    HiggsfieldError,
+    SubmissionUnknown,
+)
 from higgsfield_async._http import Call, Ticket
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
-from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook
+from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook, checked_request
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly
 from higgsfield_async._tracker import Tracker
@@ -296,6 +301,7 @@ class Higgsfield:
         return GenerationTask(parts, parts.tracker.track(ref, job_set))
 
     async def _submit(self, request: GenerationRequest, options: SubmitOptions, on_cancel: OnCancel) -> GenerationTask:
+        request = checked_request(request)
         parts = self._opened()
         call = self._transport.submit(request, options)
         ticket = Ticket()

@@ -19,7 +19,6 @@ from yarl import URL
 from higgsfield_async._domain import without_query
 from higgsfield_async._errors import (
     ClientClosed,
-    ConfigurationError,
     ConnectionFailed,
     DownloadError,
     HiggsfieldError,
@@ -132,6 +131,8 @@ class HttpEngine:
         return answer
 
     async def _exchange(self, call: Call[T]) -> HttpResponse:
+        if self._session.closed:
+            raise ClientClosed(f"The session was closed before {call.name} was sent.", refused=True)
         request = call.request
         url = URL(request.url, encoded=True)
         headers = {"User-Agent": USER_AGENT, **request.headers}
@@ -157,7 +158,7 @@ class HttpEngine:
                     body = await self._read(response, call.name)
                     found = {name.lower(): value for name, value in response.headers.items()}
                     return HttpResponse(response.status, found, body, time.time())
-            except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            except (aiohttp.ClientError, OSError) as error:
                 failure, cause = self._explain(error, call.name, url), _without_headers(error)
             # Raised here, where the foreign error is no context of it any more.
             raise failure from cause
@@ -181,14 +182,8 @@ class HttpEngine:
                 words = how.format(limits=self._limits, error=type(error).__name__)
                 msg = f"No answer to {name} from {url.host}: {words}."
                 return ConnectionFailed(msg, refused=refused, transient=transient)
-        if isinstance(error, aiohttp.InvalidURL):
-            return ConfigurationError(f"{without_query(str(url))!r} is not an address that can be asked.", refused=True)
-        if isinstance(error, aiohttp.ClientResponseError):
-            msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
-            return MalformedResponse(msg, status=error.status, body=b"")
-        if self._session.closed:
-            return ClientClosed(f"The session was closed before {name} was sent.", refused=True)
-        raise error
+        msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
+        return MalformedResponse(msg, status=getattr(error, "status", 0), body=b"")
 
     async def download(self, url: str, path: Path) -> int:
         """Writes what lies at an address to a file: a temporary one beside it, renamed when it is whole.

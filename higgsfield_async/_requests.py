@@ -374,6 +374,20 @@ GenerationRequest: TypeAlias = ImageToVideo | Speech | Ad | Keyframes | Soul | D
 """Every request that `hf.submit` takes."""
 
 
+def checked_request(value: object) -> GenerationRequest:
+    """A request, from whoever does not heed the types.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    if isinstance(value, GenerationRequest):
+        return value
+    msg = (
+        f"This is no request but {type(value).__name__}: give an ImageToVideo, a Keyframes, a ModelRequest or the like."
+    )
+    raise InvalidRequest(msg)
+
+
 class Webhook(_Checked, frozen=True, kw_only=False):
     """Where the platform reports the end of a generation.
 

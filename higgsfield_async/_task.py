@@ -188,7 +188,7 @@ class GenerationTask:
             paths = [Path(directory) / name for name in _file_names(job_set.id, chosen)]
             for media, path in zip(chosen, paths, strict=True):
                 await self._parts.engine.download(media.url, path)
-        return paths
+            return paths
 
     def _seconds(self, timeout: float | None) -> float:
         seconds = self._parts.poll.deadline if timeout is None else timeout

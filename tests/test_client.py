@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import anyio
@@ -206,6 +207,14 @@ async def test_requests_of_the_other_service_are_refused_by_name(sandbox: Sandbo
         for request in (V1.request, V2.request, Soul(prompt=PROMPT, width_and_height="1536x1536")):
             with pytest.raises(Unsupported, match=f"cannot make {type(request).__name__}: use a PlatformTransport"):
                 await hf.submit(request)
+    assert not sandbox.received
+
+
+@pytest.mark.parametrize("request_", [{"prompt": PROMPT}, PROMPT, None, Speak(text="hi", voice_id="v"), ImageToVideo])
+async def test_what_is_no_request_at_all(sandbox: Sandbox, client: Client, request_: Any) -> None:
+    async with client("platform") as hf:
+        with pytest.raises(InvalidRequest, match="no request"):
+            await hf.submit(request_)
     assert not sandbox.received
 
 

@@ -30,7 +30,7 @@ def transport(surface: Surface, url: str) -> ProxyTransport | PlatformTransport:
 
 
 REPLIES = {
-    "echo": answer("400 Bad Request", f'{{"detail":"{KEY} {ID} {SECRET} {PROMPT} {IMAGE}"}}'.encode()),
+    "echo": answer("400 Bad Request", f'{{"detail":"{KEY} {ID} {SECRET} {PROMPT}"}}'.encode()),
     "auth echo": answer("401 Unauthorized", f'{{"detail":"{KEY} {ID} {SECRET}"}}'.encode()),
     "redirect": answer("307 Temporary Redirect", b"", f"Location: http://127.0.0.1:1/?key={KEY}{SECRET}"),
     "not http": b"\x00\x01 nonsense\r\n\r\n",
@@ -65,7 +65,7 @@ async def test_nothing_private_is_in_an_error_a_log_or_a_repr(
     shown.append(caplog.text)
     assert len(shown) > 5
     for text in shown:
-        for private in (*secrets(surface), PROMPT, IMAGE):
+        for private in (*secrets(surface), PROMPT):
             assert private not in text
 
 

@@ -550,6 +550,15 @@ def test_job_sets_of_every_form() -> None:
     assert read(status="completed", results={"min": small, "raw": small}).outputs[0].variant == "raw"
     assert read(status="completed", results={"min": small}).jobs[0].media == both.outputs[1]
     assert read(status="completed", result=None, results=None).jobs[0].media is None
+    odd_times: tuple[object, ...] = (True, "yesterday", 1e300, None, [], "2026-13-01T00:00:00Z")
+    for odd_time in odd_times:
+        answer = {"id": "s", "created_at": odd_time, "jobs": []}
+        found = poll.decode(response(200, answer))
+        assert isinstance(found, JobSet)
+        assert found.created_at is None
+    plain = poll.decode(response(200, {"id": "s", "created_at": "2026-11-22T01:02:03", "jobs": []}))
+    assert isinstance(plain, JobSet)
+    assert plain.created_at == datetime(2026, 11, 22, 1, 2, 3, tzinfo=UTC)
     failed = read(status="failed", meta={"fail_reason": "why", "is_refunded": True})
     assert (failed.reason, failed.charged) == ("why", "no")
     assert read(status="failed", meta={}).charged == "unknown"
@@ -631,7 +640,20 @@ def test_a_platform_key_that_is_none(key_id: Any, secret: Any) -> None:
 
 @pytest.mark.parametrize(
     "base_url",
-    ["", "api.example.com", "ftp://a.b", "https://", "https://a.b:port", "https://a.b:0", "http://[::1", None, 5],
+    [
+        "",
+        "api.example.com",
+        "ftp://a.b",
+        "https://",
+        "https://a.b:port",
+        "https://a.b:0",
+        "https://a..b",
+        "https://a b.c",
+        "https://a.b/c d",
+        "http://[::1",
+        None,
+        5,
+    ],
 )
 def test_an_address_that_is_none(base_url: Any) -> None:
     with pytest.raises(ConfigurationError, match="base_url must be an address"):

@@ -356,6 +356,18 @@ async def test_cancel(sandbox: Sandbox, client: Client) -> None:
     assert caught.value.ref == task.ref
 
 
+async def test_a_look_that_was_brought_forward_is_not_made_twice(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, NEVER)
+    async with client(V2, poll=PollPolicy.fixed(0.2)) as hf:
+        task, other = await hf.submit(V2.request), await hf.submit(V2.request)
+        waiting = [asyncio.create_task(each.wait(timeout=0.5)) for each in (task, other)]
+        await anyio.sleep(0.05)
+        await task.cancel()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(error) for error in found] == [GenerationCanceled, WaitTimeout]
+    assert sum(task.id in received.path for received in sandbox.received if received.operation == "poll") == 1
+
+
 async def test_cancel_too_late(sandbox: Sandbox, client: Client) -> None:
     sandbox.plan(Plan(queued=0, running=1e9))
     async with client(V2) as hf:

@@ -92,10 +92,11 @@ def checked_base_url(base_url: str) -> str:
     msg = "base_url must be an address such as https://api.example.com or https://example.com/prefix."
     try:
         parts = urlsplit(base_url)
-        port = parts.port
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")  # as it will be when its name is looked up
     except (ValueError, AttributeError, TypeError):
         raise ConfigurationError(msg) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme not in ("http", "https") or not host or port == 0 or any(char.isspace() for char in base_url):
         raise ConfigurationError(msg)
     if "@" in parts.netloc or parts.query or parts.fragment:
         msg = "base_url must hold neither a user, nor a password, nor a query: keys are given beside it."

@@ -25,14 +25,11 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._http import Call, HttpRequest, HttpResponse
 from higgsfield_async._requests import (
-    Ad,
     DopVideo,
     GenerationRequest,
-    ImageToVideo,
     Keyframes,
     ModelRequest,
     Soul,
-    Speech,
     SubmitOptions,
     TalkingHead,
 )
@@ -251,7 +248,7 @@ class PlatformTransport:
                 return request.model_id
             case Keyframes() | Soul() | DopVideo() | TalkingHead():
                 return _V1_ROUTES[type(request)]
-            case ImageToVideo() | Speech() | Ad():
+            case _:
                 msg = f"The platform cannot make {type(request).__name__}: use a ProxyTransport."
                 raise Unsupported(msg)
 

@@ -29,18 +29,7 @@ from higgsfield_async._errors import (
     Unsupported,
 )
 from higgsfield_async._http import Call, HttpRequest, HttpResponse
-from higgsfield_async._requests import (
-    Ad,
-    DopVideo,
-    GenerationRequest,
-    ImageToVideo,
-    Keyframes,
-    ModelRequest,
-    Soul,
-    Speech,
-    SubmitOptions,
-    TalkingHead,
-)
+from higgsfield_async._requests import Ad, GenerationRequest, ImageToVideo, Speech, SubmitOptions
 from higgsfield_async._transports._answers import (
     Complaint,
     as_object,
@@ -221,7 +210,7 @@ class ProxyTransport:
                 return "speech"
             case Ad():
                 return "ad"
-            case Keyframes() | Soul() | DopVideo() | TalkingHead() | ModelRequest():
+            case _:
                 msg = f"The proxy cannot make {type(request).__name__}: use a PlatformTransport."
                 raise Unsupported(msg)
 
