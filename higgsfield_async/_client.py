@@ -83,7 +83,16 @@ class Higgsfield:
         self._canceling: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def from_env(cls, *, service: Service | None = None, **settings: Any) -> Higgsfield:
+    def from_env(
+        cls,
+        *,
+        service: Service | None = None,
+        poll: PollPolicy = PollPolicy(),
+        retry: RetryPolicy = RetryPolicy(),
+        limits: Limits = Limits(),
+        session: aiohttp.ClientSession | None = None,
+        trust_env: bool = False,
+    ) -> Self:
         """A client for the service that the environment holds a key for.
 
         The platform: `HF_KEY` ("id:secret"; a secret may hold colons), else `HF_API_KEY` and `HF_API_SECRET`, else
@@ -92,12 +101,17 @@ class Higgsfield:
 
         Args:
             service: `"proxy"` or `"platform"`, where the environment holds keys for both.
-            **settings: As for `Higgsfield`.
+            poll: As for `Higgsfield`, and so the rest.
+            retry: As for `Higgsfield`.
+            limits: As for `Higgsfield`.
+            session: As for `Higgsfield`.
+            trust_env: As for `Higgsfield`.
 
         Raises:
             ConfigurationError: There is no key, half a key, or there are two and `service` is not given.
         """
-        return cls(transport_from(os.environ, service), **settings)
+        transport = transport_from(os.environ, service)
+        return cls(transport, poll=poll, retry=retry, limits=limits, session=session, trust_env=trust_env)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._parts is None else "open"
@@ -259,12 +273,14 @@ class Higgsfield:
                 if not ticket.in_flight:
                     paying.cancel()
             under_way = {*self._paying, *self._canceling}
-            if under_way:
-                _, late = await asyncio.wait(under_way, timeout=CLOSE_GRACE)
-                for each in late:
+            try:
+                if under_way:
+                    await asyncio.wait(under_way, timeout=CLOSE_GRACE)
+            finally:
+                for each in under_way:
                     each.cancel()
-            await parts.tracker.close()
-            await parts.engine.close()
+                await parts.tracker.close()
+                await parts.engine.close()
 
     def _opened(self) -> Parts:
         if self._closed:

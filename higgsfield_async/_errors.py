@@ -28,7 +28,7 @@ Every error pickles, with its `ref`. No message holds a key, a prompt or the que
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
 
 import msgspec
 
@@ -55,6 +55,25 @@ class FieldError(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{'.'.join(str(part) for part in self.loc)}: {self.msg}"
+
+
+class Common(TypedDict, total=False):
+    """What every error takes: see `HiggsfieldError`."""
+
+    ref: TaskRef | None
+    charged: Charged
+    transient: bool
+    refused: bool
+    retry_after: float | None
+
+
+class Answered(Common, total=False):
+    """What every error takes that is an answer: see `ApiError`."""
+
+    status: Required[int]
+    code: str | None
+    detail: object
+    correlation_id: str | None
 
 
 class HiggsfieldError(Exception):
@@ -143,7 +162,7 @@ class InvalidRequest(HiggsfieldError):
         status: int | None = None,
         detail: object = None,
         correlation_id: str | None = None,
-        **common: Any,
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(message, **common)
         self.errors = errors
@@ -168,7 +187,13 @@ class SubmissionUnknown(HiggsfieldError):
     """
 
     def __init__(
-        self, message: str, *, request: GenerationRequest, key: str | None, cause: HiggsfieldError, **common: Any
+        self,
+        message: str,
+        *,
+        request: GenerationRequest,
+        key: str | None,
+        cause: HiggsfieldError,
+        **common: Unpack[Common],
     ) -> None:
         common.setdefault("charged", "unknown")
         super().__init__(message, **common)
@@ -185,7 +210,7 @@ class MalformedResponse(HiggsfieldError):
         body: The first 500 bytes of it.
     """
 
-    def __init__(self, message: str, *, status: int, body: bytes, **common: Any) -> None:
+    def __init__(self, message: str, *, status: int, body: bytes, **common: Unpack[Common]) -> None:
         common.setdefault("transient", True)
         super().__init__(message, **common)
         self.status = status
@@ -210,7 +235,7 @@ class ApiError(HiggsfieldError):
         code: str | None = None,
         detail: object = None,
         correlation_id: str | None = None,
-        **common: Any,
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(message, **common)
         self.status = status
@@ -246,8 +271,8 @@ class RateLimited(ApiError):
         limit: How many generations the account may have at once, where the service said so.
     """
 
-    def __init__(self, message: str, *, limit: int | None = None, **common: Any) -> None:
-        super().__init__(message, **common)
+    def __init__(self, message: str, *, limit: int | None = None, **answered: Unpack[Answered]) -> None:
+        super().__init__(message, **answered)
         self.limit = limit
 
 
@@ -263,7 +288,7 @@ class GenerationError(HiggsfieldError, abstract=True):
         reason: What the service gave as the reason, or None.
     """
 
-    def __init__(self, message: str, *, job_set: JobSet, **common: Any) -> None:
+    def __init__(self, message: str, *, job_set: JobSet, **common: Unpack[Common]) -> None:
         super().__init__(message, **common)
         self.job_set = job_set
 
@@ -291,7 +316,7 @@ class WaitTimeout(HiggsfieldError, TimeoutError):
         job_set: The last state that was seen, or None. The last poll's error, if it failed, is the `__cause__`.
     """
 
-    def __init__(self, message: str, *, job_set: JobSet | None, **common: Any) -> None:
+    def __init__(self, message: str, *, job_set: JobSet | None, **common: Unpack[Common]) -> None:
         super().__init__(message, **common)
         self.job_set = job_set
 
@@ -303,6 +328,6 @@ class DownloadError(HiggsfieldError):
         status: The HTTP status of the answer, or None.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, **common: Any) -> None:
+    def __init__(self, message: str, *, status: int | None = None, **common: Unpack[Common]) -> None:
         super().__init__(message, **common)
         self.status = status

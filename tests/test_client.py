@@ -172,6 +172,20 @@ async def test_closing_waits_no_longer_than_it_says(
     assert len(sandbox.generations) == 1
 
 
+async def test_closing_that_is_itself_cancelled_still_closes(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("submit", Fault.delay(5))
+    hf = client(PROXY)
+    submitting = asyncio.create_task(hf.submit(PROXY.request))
+    await anyio.sleep(0.1)
+    closing = asyncio.create_task(hf.close())
+    await anyio.sleep(0.1)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(SubmissionUnknown):
+        await submitting
+
+
 async def test_closing_does_not_wait_for_what_was_not_sent(sandbox: Sandbox, client: Client, surface: Surface) -> None:
     sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "60"}))
     hf = client(surface)
