@@ -185,20 +185,20 @@ class HttpEngine:
         msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
         return MalformedResponse(msg, status=getattr(error, "status", 0), body=b"")
 
-    async def download(self, url: str, path: Path) -> int:
+    async def download(self, url: str, path: Path) -> Path:
         """Writes what lies at an address to a file: a temporary one beside it, renamed when it is whole.
 
         No key is sent, so that redirects may be followed.
 
         Returns:
-            The number of bytes.
+            The file.
 
         Raises:
             DownloadError: It could not be fetched or written; there is no file then.
         """
         failures = 0
 
-        async def attempt() -> int:
+        async def attempt() -> Path:
             nonlocal failures
             try:
                 return await self._download_once(url, path)
@@ -208,15 +208,15 @@ class HttpEngine:
 
         return await self._retrying(attempt, lambda: failures, lambda error: not error.transient)
 
-    async def _download_once(self, url: str, path: Path) -> int:
+    async def _download_once(self, url: str, path: Path) -> Path:
         shown = without_query(url)
         part = anyio.Path(path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.part"))
         try:
             async with self._places:
                 with anyio.move_on_after(self._limits.download):
-                    size = await self._fetch(url, part)
+                    await self._fetch(url, part)
                     await part.replace(path)
-                    return size
+                    return path
             msg = f"{shown} was not fetched within {self._limits.download:g} s."
             raise DownloadError(msg, transient=True)
         except aiohttp.ClientResponseError as error:
@@ -236,8 +236,7 @@ class HttpEngine:
             with anyio.CancelScope(shield=True):
                 await part.unlink(missing_ok=True)
 
-    async def _fetch(self, url: str, part: anyio.Path) -> int:
-        size = 0
+    async def _fetch(self, url: str, part: anyio.Path) -> None:
         async with (
             self._session.get(
                 URL(url),
@@ -250,8 +249,6 @@ class HttpEngine:
         ):
             async for chunk in response.content.iter_chunked(_CHUNK):
                 await file.write(chunk)
-                size += len(chunk)
-        return size
 
 
 # What can break on the way to an answer; the first row that matches counts. `refused`: nothing can have arrived.

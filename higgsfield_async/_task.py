@@ -186,9 +186,8 @@ class GenerationTask:
                 msg = f"{os.fspath(directory)} could not be made: {error.strerror}."
                 raise DownloadError(msg) from error
             paths = [Path(directory) / name for name in _file_names(job_set.id, chosen)]
-            for media, path in zip(chosen, paths, strict=True):
-                await self._parts.engine.download(media.url, path)
-            return paths
+            download = self._parts.engine.download
+            return [await download(media.url, path) for media, path in zip(chosen, paths, strict=True)]
 
     def _seconds(self, timeout: float | None) -> float:
         seconds = self._parts.poll.deadline if timeout is None else timeout
