@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from higgsfield_async._domain import Page
+from higgsfield_async._errors import InvalidRequest
 
 
 class _Listed(Protocol):
@@ -29,8 +30,14 @@ async def walk(
     """
     seen: set[str] = set()
     cursor: int | str | None = None
+    grown = False
     while True:
-        page = await page_at(size, cursor)
+        try:
+            page = await page_at(size, cursor)
+        except InvalidRequest:
+            if not grown:
+                raise
+            return  # more at once than the service gives
         fresh = [item for item in page.items if item.id not in seen]
         for item in fresh:
             seen.add(item.id)
@@ -39,7 +46,9 @@ async def walk(
             return
         if page.cursor is None and page.total is None:
             # A bare list has no next page: all that is known to bring more is to ask for more at once.
-            size = 2 * max(len(page.items), size or 0)
+            if page.size is None or len(page.items) < page.size:
+                return
+            size, grown = 2 * page.size, True
         elif page.cursor is None or page.cursor == cursor:
             return
         cursor = page.cursor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._domain import AvatarPreset, JobSet, Motion, Page, SoulStyle, Sound, TaskRef, Voice
@@ -26,7 +28,7 @@ from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook, checked_request
 from higgsfield_async._retry import RetryPolicy
-from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly
+from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly, checked_on_cancel, checked_seconds
 from higgsfield_async._tracker import Tracker
 from higgsfield_async._transports import Service, Transport, transport_from
 
@@ -81,6 +83,7 @@ class Higgsfield:
         self._closed = False
         self._paying: dict[asyncio.Task[GenerationTask], Ticket] = {}
         self._canceling: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     def from_env(
@@ -151,8 +154,9 @@ class Higgsfield:
             InvalidRequest: The service does not take it.
             Unsupported: This service cannot make it, or knows no such option.
             SubmissionUnknown: It may have been accepted; its answer is lost.
-            AuthenticationFailed, PermissionDenied, InsufficientCredits, RateLimited, ConnectionFailed: It was not
-                accepted, and nothing is charged.
+            AuthenticationFailed, PermissionDenied, InsufficientCredits, NotFound, RateLimited, ServiceUnavailable,
+            ConnectionFailed: It was not accepted, and nothing is charged.
+            ClientClosed: The client is closed, or was closed before it was sent.
         """
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
         return await self._submit(request, options, "detach")
@@ -173,7 +177,7 @@ class Higgsfield:
         Args:
             request: What to make.
             timeout: Seconds for both together; None for the poll policy's deadline, `math.inf` for no end. A submit
-                that is under way is not cut short by it.
+                that is under way is not cut short by it; one that was refused is not tried again after it.
             check: As for `GenerationTask.wait`.
             on_cancel: As for `GenerationTask.wait`.
             webhook: As for `submit`.
@@ -184,11 +188,17 @@ class Higgsfield:
             HiggsfieldError: As `submit` and `GenerationTask.wait` do; each that comes after the submit has the `ref`.
         """
         began = time.monotonic()
+        seconds = checked_seconds(timeout, self._poll)
+        checked_on_cancel(on_cancel)
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
-        task = await self._submit(request, options, on_cancel)
-        if timeout is not None:
-            timeout -= time.monotonic() - began
-        return await task.wait(timeout, check, on_cancel=on_cancel)
+        task = await self._submit(request, options, on_cancel, until=began + seconds)
+        left = max(0.0, seconds - (time.monotonic() - began))
+        try:
+            return await task.wait(left, check, on_cancel=on_cancel)
+        except asyncio.CancelledError:
+            # The caller has no handle: this line is all that is left of what was paid for.
+            logger.warning("A run was cancelled after its submit: %s", task.ref.to_json())
+            raise
 
     def task(self, ref: TaskRef | str) -> GenerationTask:
         """Picks up a generation that was submitted earlier, here or in another process. Sends nothing.
@@ -199,7 +209,7 @@ class Higgsfield:
         Raises:
             ConfigurationError: The ref is of another service, another address or another account.
         """
-        if isinstance(ref, str):
+        if not isinstance(ref, TaskRef):
             ref = TaskRef.from_json(ref)
         parts = self._opened()
         mine = self._transport
@@ -259,27 +269,36 @@ class Higgsfield:
 
         It waits up to 10 seconds for the answers to submits that are under way: each may be the id of something paid.
         """
-        if self._closed:
-            return
-        if self._parts is not None:
-            self._check_loop()
-        self._closed = True
-        parts, self._parts = self._parts, None
-        if parts is None:
-            return
-        with anyio.CancelScope(shield=True):
-            for paying, ticket in self._paying.items():
-                ticket.abandoned = True
-                if not ticket.in_flight:
-                    paying.cancel()
-            under_way = {*self._paying, *self._canceling}
+        if self._closing is None:
+            if self._parts is not None:
+                self._check_loop()
+            self._closed = True
+            parts, self._parts = self._parts, None
+            if parts is None:
+                return
+            # A task of its own: whoever closes may itself be cancelled, and a second one waits for the same.
+            self._closing = asyncio.create_task(self._close(parts), name="higgsfield_async.close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, parts: Parts) -> None:
+        for paying, ticket in self._paying.items():
+            ticket.abandoned = True
+            if not ticket.in_flight:
+                paying.cancel()
+        until = time.monotonic() + CLOSE_GRACE
+        try:
+            # Again and again: an abandoned submit that is answered may begin a cancel of what it made.
+            while (under_way := {*self._paying, *self._canceling}) and (left := until - time.monotonic()) > 0:
+                await asyncio.wait(under_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            late = {*self._paying, *self._canceling}
+            for each in late:
+                each.cancel()
             try:
-                if under_way:
-                    await asyncio.wait(under_way, timeout=CLOSE_GRACE)
-            finally:
-                for each in under_way:
-                    each.cancel()
+                if late:
+                    await asyncio.wait(late)
                 await parts.tracker.close()
+            finally:
                 await parts.engine.close()
 
     def _opened(self) -> Parts:
@@ -316,11 +335,15 @@ class Higgsfield:
     def _handle(self, parts: Parts, ref: TaskRef, job_set: JobSet | None = None) -> GenerationTask:
         return GenerationTask(parts, parts.tracker.track(ref, job_set))
 
-    async def _submit(self, request: GenerationRequest, options: SubmitOptions, on_cancel: OnCancel) -> GenerationTask:
+    async def _submit(
+        self, request: GenerationRequest, options: SubmitOptions, on_cancel: OnCancel, *, until: float = math.inf
+    ) -> GenerationTask:
         request = checked_request(request)
+        # Who is cancelled already pays nothing: past this line the submit outlives its caller.
+        await anyio.lowlevel.checkpoint()
         parts = self._opened()
         call = self._transport.submit(request, options)
-        ticket = Ticket()
+        ticket = Ticket(until=until)
         paying = asyncio.create_task(self._pay(parts, call, request, ticket), name="higgsfield_async.submit")
         self._paying[paying] = ticket
         paying.add_done_callback(self._paying.pop)
@@ -330,8 +353,8 @@ class Higgsfield:
             if paying.cancelled() and self._closed:
                 raise self._closed_on(request, call, ticket) from None
             ticket.abandoned = True
-            if ticket.in_flight or paying.done():
-                paying.add_done_callback(functools.partial(self._left_behind, on_cancel))
+            if ticket.in_flight:
+                paying.add_done_callback(functools.partial(self._left_behind, on_cancel, call.key, ticket))
             else:
                 paying.cancel()
             raise
@@ -357,10 +380,14 @@ class Higgsfield:
         logger.debug("Submitted: %s", ref.to_json())
         return self._handle(parts, ref, job_set)
 
-    def _left_behind(self, on_cancel: OnCancel, paying: asyncio.Task[GenerationTask]) -> None:
+    def _left_behind(
+        self, on_cancel: OnCancel, key: str | None, ticket: Ticket, paying: asyncio.Task[GenerationTask]
+    ) -> None:
         """Nobody is there any more to take what a submit brought: it goes to the log."""
         if paying.cancelled():
-            logger.warning("A submit was cut short when the client closed: it may have been accepted, and paid for.")
+            if ticket.in_flight:
+                msg = "A submit was cut short: it may have been accepted, and paid for. Its idempotency key: %s"
+                logger.warning(msg, key)
         elif (error := paying.exception()) is not None:
             logger.warning("A submit whose caller was cancelled did not succeed: %s", error)
         else:

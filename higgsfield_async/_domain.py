@@ -191,7 +191,7 @@ class TaskRef(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             return msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except (msgspec.DecodeError, UnicodeError, TypeError) as error:
             msg = f"This is not a TaskRef's JSON: {error}."
             raise ConfigurationError(msg) from None
 
@@ -253,8 +253,10 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         items: What is on it.
         total: How many there are in all, or None where the service does not say.
         cursor: What to ask the next page with, or None.
+        size: How many were asked for, or None where all are sent at once.
     """
 
     items: tuple[T, ...]
     total: int | None = None
     cursor: int | str | None = None
+    size: int | None = None

@@ -52,8 +52,12 @@ class HttpEngine:
         self._longest = limits.connect + limits.first_byte + limits.read
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.first_byte)
         self._owned = session is None
-        self._session = session or aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limits.max_connections),
+        self._session = session or self._make_session(trust_env=trust_env, force_close=False)
+        self._fresh = session or self._make_session(trust_env=trust_env, force_close=True)
+
+    def _make_session(self, *, trust_env: bool, force_close: bool) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._limits.max_connections, force_close=force_close),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=trust_env,
         )
@@ -62,6 +66,7 @@ class HttpEngine:
         """Closes the connections, unless the session is the user's own."""
         if self._owned:
             await self._session.close()
+            await self._fresh.close()
 
     async def send(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and again where that is safe and may help.
@@ -72,7 +77,7 @@ class HttpEngine:
         """
         ticket = ticket or Ticket()
         failures = 0
-        doubtful = False
+        doubtful = call.resumed
 
         async def attempt() -> T:
             nonlocal failures, doubtful
@@ -87,7 +92,8 @@ class HttpEngine:
                 raise
 
         def give_up(error: HiggsfieldError) -> bool:
-            return not may_repeat(call, error) or (ticket.abandoned and not doubtful)
+            late = time.monotonic() + (error.retry_after or 0.0) >= ticket.until
+            return not may_repeat(call, error) or ((ticket.abandoned or late) and not doubtful)
 
         try:
             return await self._retrying(attempt, lambda: failures, give_up)
@@ -127,6 +133,10 @@ class HttpEngine:
             response = await self._exchange(call)
         answer = call.decode(response)
         if isinstance(answer, Call):
+            if ticket is not None:
+                ticket.in_flight = False
+                if ticket.abandoned:
+                    raise ConnectionFailed(f"{call.name} was given up before it was sent again.", refused=True)
             return await self.send_once(cast("Call[T]", answer), ticket)
         return answer
 
@@ -138,13 +148,14 @@ class HttpEngine:
         headers = {"User-Agent": USER_AGENT, **request.headers}
         host: str | None = None
         if call.fresh:
-            # aiohttp keeps connections apart by the name that TLS asks for, even where it is the host's own, and this
-            # one is closed after use: so that no earlier connection is ever found for it, in the user's session too.
+            # Our own session for these keeps no connection. In a user's one, aiohttp keeps connections apart by the
+            # name that TLS asks for, even where it is the host's own: none of the others is found for this one, nor any
+            # of its kind where the service closes them as it is asked to.
             headers["Connection"] = "close"
             host = url.raw_host
         with anyio.move_on_after(self._longest):
             try:
-                async with self._session.request(
+                async with (self._fresh if call.fresh else self._session).request(
                     request.method,
                     url,
                     data=request.body,
@@ -158,7 +169,9 @@ class HttpEngine:
                     body = await self._read(response, call.name)
                     found = {name.lower(): value for name, value in response.headers.items()}
                     return HttpResponse(response.status, found, body, time.time())
-            except (aiohttp.ClientError, OSError) as error:
+            except HiggsfieldError:
+                raise
+            except Exception as error:  # noqa: BLE001  # a session of the user's own may raise anything at all
                 failure, cause = self._explain(error, call.name, url), _without_headers(error)
             # Raised here, where the foreign error is no context of it any more.
             raise failure from cause
@@ -182,8 +195,10 @@ class HttpEngine:
                 words = how.format(limits=self._limits, error=type(error).__name__)
                 msg = f"No answer to {name} from {url.host}: {words}."
                 return ConnectionFailed(msg, refused=refused, transient=transient)
-        msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
-        return MalformedResponse(msg, status=getattr(error, "status", 0), body=b"")
+        if isinstance(error, aiohttp.ClientResponseError):
+            msg = f"The answer to {name} from {url.host} is not HTTP that can be read."
+            return MalformedResponse(msg, status=error.status, body=b"")
+        return ConnectionFailed(f"{name} failed in the session with {type(error).__name__}.", transient=True)
 
     async def download(self, url: str, path: Path) -> Path:
         """Writes what lies at an address to a file: a temporary one beside it, renamed when it is whole.
@@ -212,6 +227,8 @@ class HttpEngine:
         shown = without_query(url)
         part = anyio.Path(path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.part"))
         try:
+            if self._session.closed:
+                raise ClientClosed(f"The client was closed before {shown} was fetched.")
             async with self._places:
                 with anyio.move_on_after(self._limits.download):
                     await self._fetch(url, part)

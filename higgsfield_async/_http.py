@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class Call(Generic[T]):
             errors.
         submits: Whether an accepted one costs money.
         key: The `Idempotency-Key` of a submit. Without one, a submit that may have been accepted is never repeated.
+        resumed: Whether an earlier submit with the same key may have been accepted.
         fresh: Whether it needs a connection of its own: on one that was kept alive and has just died, nobody can tell
             whether an unrepeatable submit arrived.
     """
@@ -80,6 +82,7 @@ class Call(Generic[T]):
     decode: Callable[[HttpResponse], T | Call[T]] = field(repr=False)
     submits: bool = False
     key: str | None = field(default=None, repr=False)
+    resumed: bool = False
     fresh: bool = False
 
 
@@ -88,9 +91,11 @@ class Ticket:
     """What is known of a submit that is under way, for whoever waits for it.
 
     Attributes:
-        in_flight: Whether it may have been accepted: it was sent, and no answer has said otherwise.
+        in_flight: Whether it may have been accepted: it is being sent, or was, and no answer has said otherwise.
         abandoned: Set when nobody waits any more: what was refused is then not tried again.
+        until: When its caller's patience ends, by the monotonic clock: what was refused is not tried again after that.
     """
 
     in_flight: bool = False
     abandoned: bool = False
+    until: float = math.inf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from msgspec import Struct
 
 from higgsfield_async._errors import ConfigurationError
@@ -19,7 +21,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         download: How long one result may take to be fetched, in seconds.
 
     Raises:
-        ConfigurationError: A number is not positive.
+        ConfigurationError: A number is not positive, or infinite.
     """
 
     max_connections: int = 64
@@ -29,6 +31,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     download: float = 600.0
 
     def __post_init__(self) -> None:
-        if min(self.max_connections, self.connect, self.first_byte, self.read, self.download) <= 0:
-            msg = "Every one of the Limits must be greater than zero."
+        times = (self.connect, self.first_byte, self.read, self.download)
+        if self.max_connections < 1 or not all(0 < seconds < math.inf for seconds in times):
+            msg = "Every one of the Limits must be greater than zero, and none without end."
             raise ConfigurationError(msg)

@@ -22,7 +22,10 @@ _IDENTIFIER = r"^[^\s/]+$"
 _UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 _SIZE = r"^[1-9][0-9]*x[1-9][0-9]*$"
 _MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
+# The platform's own rule.
+_IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 _FORMS = {
+    _IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters without spaces",
     _URL: "an http(s) address",
     _PICTURE: "an http(s) address, a data URI or base64",
     _IDENTIFIER: "an id",
@@ -408,9 +411,9 @@ class Webhook(_Checked, frozen=True, kw_only=False):
             self._refuse(FieldError(("url",), "must not hold a user or a password", "value_error"))
 
 
-class SubmitOptions(Struct, frozen=True, kw_only=True):
+class SubmitOptions(_Checked, frozen=True):
     """What goes beside a request: see `Higgsfield.submit`."""
 
     webhook: Webhook | None = None
-    expires_after: int | None = None
-    idempotency_key: str | None = None
+    expires_after: Annotated[int, Meta(ge=3600)] | None = None
+    idempotency_key: Annotated[str, Meta(pattern=_IDEMPOTENCY_KEY)] | None = None

@@ -35,14 +35,12 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     longest_retry_after: float = 120.0
 
     def __post_init__(self) -> None:
-        if (
-            self.attempts < 1
-            or not 0 <= self.first <= self.longest
-            or not 1 <= self.factor <= 100
-            or self.longest_retry_after < 0
-        ):
+        whole = self.attempts >= 1 and self.attempts % 1 == 0
+        growing = 0 <= self.first <= self.longest and 1 <= self.factor <= 100
+        if not (whole and growing and self.longest_retry_after >= 0):
             msg = (
-                "RetryPolicy needs attempts >= 1, 0 <= first <= longest, factor 1 to 100 and longest_retry_after >= 0."
+                "RetryPolicy needs a whole number of attempts >= 1, 0 <= first <= longest, factor 1 to 100 "
+                "and longest_retry_after >= 0."
             )
             raise ConfigurationError(msg)
 
@@ -54,7 +52,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             retry_after: What the service asked for, or None. It is never undercut, up to `longest_retry_after`.
             chance: An even draw from [0, 1).
         """
-        # The exponent is bounded: a wait may see thousands of failed looks, and 2.0 ** 1024 overflows.
+        # The exponent is bounded: a wait may see thousands of failed polls, and 2.0 ** 1024 overflows.
         jittered = chance * min(self.longest, self.first * self.factor ** min(failures - 1, 64))
         if retry_after is None:
             return jittered

@@ -17,6 +17,7 @@ import anyio
 
 from higgsfield_async._domain import JobSet, JobStatus, Media, TaskRef, suffix_of
 from higgsfield_async._errors import (
+    Charged,
     ConfigurationError,
     ContentRejected,
     DownloadError,
@@ -24,6 +25,7 @@ from higgsfield_async._errors import (
     GenerationError,
     GenerationFailed,
     HiggsfieldError,
+    NotCancelable,
     WaitTimeout,
 )
 from higgsfield_async._polling import PollPolicy
@@ -114,14 +116,15 @@ class GenerationTask:
             AuthenticationFailed, PermissionDenied, NotFound: The service will not show it.
             ClientClosed: The client was closed.
         """
-        seconds = self._seconds(timeout)
+        seconds = checked_seconds(timeout, self._parts.poll)
+        checked_on_cancel(on_cancel)
         tracked = self._tracked
         try:
             with anyio.move_on_after(seconds):
                 while not tracked.ended:
                     await self._parts.tracker.change(tracked, tracked.version)
         except anyio.get_cancelled_exc_class():
-            logger.info("A wait was cancelled; the generation goes on: %s", self.ref.to_json())
+            logger.info("A wait was cancelled: %s", self.ref.to_json())
             if on_cancel == "cancel":
                 await cancel_quietly(self)
             raise
@@ -143,7 +146,7 @@ class GenerationTask:
         Raises:
             WaitTimeout, AuthenticationFailed, PermissionDenied, NotFound, ClientClosed: As `wait` does.
         """
-        return _Updates(self._parts.tracker, self._tracked, self._seconds(timeout))
+        return _Updates(self._parts.tracker, self._tracked, checked_seconds(timeout, self._parts.poll))
 
     async def cancel(self) -> None:
         """Cancels it: on the platform's v2, and there only while it is queued. Nothing is charged then.
@@ -153,7 +156,12 @@ class GenerationTask:
             Unsupported: The service cannot cancel: the proxy, and the platform's v1.
         """
         with _about(self.ref):
-            await self._parts.engine.send(self._parts.transport.cancel(self.ref))
+            try:
+                await self._parts.engine.send(self._parts.transport.cancel(self.ref))
+            except NotCancelable:
+                # Perhaps it is canceled already, by an earlier try whose answer was lost.
+                if (await self.refresh()).status is not JobStatus.CANCELED:
+                    raise
         self._parts.tracker.hurry(self._tracked)
 
     async def delete(self) -> None:
@@ -179,7 +187,7 @@ class GenerationTask:
         """
         job_set = await self.wait()
         chosen = [media for job in job_set.jobs for media in _as_made(job.outputs)]
-        with _about(self.ref):
+        with _about(self.ref, job_set.charged):
             try:
                 await anyio.Path(directory).mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -189,12 +197,29 @@ class GenerationTask:
             download = self._parts.engine.download
             return [await download(media.url, path) for media, path in zip(chosen, paths, strict=True)]
 
-    def _seconds(self, timeout: float | None) -> float:
-        seconds = self._parts.poll.deadline if timeout is None else timeout
-        if math.isnan(seconds):
-            msg = "A timeout must be a number of seconds, math.inf or None."
-            raise ConfigurationError(msg)
-        return max(0.0, seconds)
+
+def checked_seconds(timeout: object, poll: PollPolicy) -> float:
+    """A timeout in seconds, never negative; the policy's deadline for None.
+
+    Raises:
+        ConfigurationError: It is no number.
+    """
+    seconds = poll.deadline if timeout is None else timeout
+    if not isinstance(seconds, (int, float)) or math.isnan(seconds):
+        msg = "A timeout must be a number of seconds, math.inf or None."
+        raise ConfigurationError(msg)
+    return max(0.0, seconds)
+
+
+def checked_on_cancel(on_cancel: object) -> None:
+    """Refuses a word that is none of `OnCancel`.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if on_cancel not in ("detach", "cancel"):
+        msg = f"on_cancel must be 'detach' or 'cancel', not {on_cancel!r}."
+        raise ConfigurationError(msg)
 
 
 class _Updates(AsyncIterator[JobSet]):
@@ -232,11 +257,14 @@ async def cancel_quietly(task: GenerationTask) -> None:
 
 
 def _too_late(tracked: Tracked, seconds: float) -> WaitTimeout:
-    last, job_set, ref = tracked.error, tracked.job_set, tracked.ref
+    last, ref = tracked.error, tracked.ref
+    job_set = tracked.linkless or tracked.job_set
     state = "not seen yet" if job_set is None else f"{job_set.status.value} when last seen"
-    failed = f" The last look at it failed: {last}" if last else ""
+    if tracked.linkless is not None:
+        state += ", without an address yet"
+    failed = f" The last poll of it failed: {last}" if last else ""
     msg = (
-        f"Generation {ref.id} did not end within {seconds:g} seconds; it was {state}, and goes on. "
+        f"Generation {ref.id} did not end within {seconds:.3g} seconds; it was {state}, and goes on. "
         f"Wait again, or pick it up later by its ref.{failed}"
     )
     error = WaitTimeout(msg, job_set=job_set, ref=ref, charged="unknown")
@@ -245,13 +273,13 @@ def _too_late(tracked: Tracked, seconds: float) -> WaitTimeout:
 
 
 @contextmanager
-def _about(ref: TaskRef) -> Generator[None]:
+def _about(ref: TaskRef, charged: Charged = "unknown") -> Generator[None]:
     """Puts the generation's ref on an error that passes, where it has none."""
     try:
         yield
     except HiggsfieldError as error:
         if error.ref is None:
-            error.ref, error.charged = ref, "unknown"
+            error.ref, error.charged = ref, charged
         raise
 
 

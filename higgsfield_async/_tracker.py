@@ -43,6 +43,8 @@ class Tracked:
         self.looking = False
         self.due = 0.0
         self.planned: float | None = None
+        self.hurried = False
+        self.linkless: JobSet | None = None
         self.linkless_since: float | None = None
 
     @property
@@ -53,7 +55,10 @@ class Tracked:
         """Takes what a look found. An end stays an end, whatever a late answer says."""
         self.error = None
         self.failures = 0
-        if self.ended or self._may_still_be_linked(job_set, now):
+        if self.ended:
+            return
+        self.linkless = job_set if self._may_still_be_linked(job_set, now) else None
+        if self.linkless is not None:
             return
         before, self.job_set = self.job_set, job_set
         if before is None or _changed(before, job_set):
@@ -108,6 +113,7 @@ class Tracker:
         self._woken = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
+        self._cause: BaseException | None = None
 
     def track(self, ref: TaskRef, job_set: JobSet | None = None) -> Tracked:
         """The one record of a generation; made if there is none."""
@@ -129,6 +135,8 @@ class Tracker:
                 fatal = tracked.fatal
                 while tracked.version <= seen:
                     await tracked.changed.wait()
+                    if self._closed and tracked.version <= seen:
+                        raise _closed(tracked.ref, self._cause)
                     if tracked.error is not None and tracked.fatal > fatal:
                         # A copy for each: several may wait, and a traceback belongs to one.
                         raise copy.copy(tracked.error) from tracked.error.__cause__
@@ -137,11 +145,11 @@ class Tracker:
     @contextmanager
     def _watching(self, tracked: Tracked) -> Generator[None]:
         if self._closed:
-            raise _closed(tracked.ref)
+            raise _closed(tracked.ref, self._cause)
         tracked.watchers += 1
-        if not tracked.looking and (tracked.planned is None or tracked.due < tracked.planned):
-            self._plan(tracked)
         try:
+            if not tracked.looking and (tracked.planned is None or tracked.due < tracked.planned):
+                self._plan(tracked)
             yield
         finally:
             tracked.watchers -= 1
@@ -149,17 +157,19 @@ class Tracker:
     def hurry(self, tracked: Tracked) -> None:
         """Looks at a generation now, if anybody waits for it."""
         tracked.due = time.monotonic()
+        # One that is under way may have been answered before whatever is the reason for this.
+        tracked.hurried = tracked.looking
         if tracked.watchers and not tracked.looking:
             self._plan(tracked)
 
     def _plan(self, tracked: Tracked) -> None:
         tracked.planned = tracked.due
         heapq.heappush(self._schedule, (tracked.due, next(self._order), tracked))
+        if self._schedule[0][2] is tracked:
+            self._woken.set()
         if self._runner is None:
             self._runner = asyncio.create_task(self._run(), name="higgsfield_async.tracker")
             self._runner.add_done_callback(self._stopped)
-        if self._schedule[0][2] is tracked:
-            self._woken.set()
 
     async def _run(self) -> None:
         async with anyio.create_task_group() as looks:
@@ -188,23 +198,23 @@ class Tracker:
             if ends_wait(error):
                 tracked.fail(error)
             else:
-                logger.info("A look at generation %s failed, and will be repeated: %s", tracked.ref.id, error)
+                logger.info("A poll failed, and will be repeated: %s", error)
                 tracked.error = error
                 pause = self._retry.delay(tracked.failures, error.retry_after, random.random())
         finally:
             tracked.looking = False
-        tracked.due = time.monotonic() + max(pause, self._poll.gap(tracked.looks, random.random()))
+        gap = 0.0 if tracked.hurried else max(pause, self._poll.gap(tracked.looks, random.random()))
+        tracked.hurried = False
+        tracked.due = time.monotonic() + gap
         if tracked.watchers and not tracked.ended:
             self._plan(tracked)
 
     def _stopped(self, runner: asyncio.Task[None]) -> None:
         # Whatever stops the schedule ends every wait: none of them may hang for want of it.
         self._closed = True
-        cause = None if runner.cancelled() else runner.exception()
+        self._cause = None if runner.cancelled() else runner.exception()
         for tracked in list(self._known.values()):
-            error = _closed(tracked.ref)
-            error.__cause__ = cause
-            tracked.fail(error)
+            tracked.fail(_closed(tracked.ref, self._cause))
 
     async def close(self) -> None:
         """Stops looking. Whoever still waits is told, with the ref."""
@@ -214,6 +224,9 @@ class Tracker:
             await asyncio.wait([self._runner])
 
 
-def _closed(ref: TaskRef) -> ClientClosed:
-    msg = f"The client was closed while generation {ref.id} was waited for. It goes on: pick it up by its ref."
-    return ClientClosed(msg, ref=ref, charged="unknown")
+def _closed(ref: TaskRef, cause: BaseException | None) -> ClientClosed:
+    why = "The client was closed" if cause is None else "The client's polling was stopped by an unforeseen error"
+    msg = f"{why} while generation {ref.id} was waited for. It goes on: pick it up by its ref."
+    error = ClientClosed(msg, ref=ref, charged="unknown")
+    error.__cause__ = cause
+    return error

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, strategies as st
 
-from higgsfield_async import ConfigurationError, Higgsfield, InsufficientCredits, Sound, Unsupported
+from higgsfield_async import ConfigurationError, Higgsfield, InsufficientCredits, InvalidRequest, Sound, Unsupported
 from higgsfield_async._catalogue import walk
 from higgsfield_async._domain import Page
 from higgsfield_async.sandbox import Fault, Sandbox
@@ -68,9 +68,15 @@ PAGES: dict[str, tuple[list[Page[Sound]], int]] = {
     "no cursor": ([Page(items=sounds(1), total=9)], 1),
     "the same cursor": ([Page(items=sounds(1), total=9, cursor=2), Page(items=sounds(2), total=9, cursor=2)], 2),
     "no total": ([Page(items=sounds(1), cursor=2), Page(items=sounds(2), cursor=3), Page(items=(), cursor=4)], 3),
-    "a bare list": ([Page(items=sounds(1, 2)), Page(items=sounds(1, 2))], 2),
+    "a bare list without pages": ([Page(items=sounds(1, 2))], 1),
+    "a bare list": ([Page(items=sounds(1, 2), size=3)], 1),
+    "a bare list that is full": ([Page(items=sounds(1, 2), size=2), Page(items=sounds(1, 2), size=4)], 2),
     "a bare list that goes on": (
-        [Page(items=sounds(1, 2)), Page(items=sounds(1, 2, 3, 4)), Page(items=sounds(1, 2, 3, 4))],
+        [
+            Page(items=sounds(1, 2), size=2),
+            Page(items=sounds(1, 2, 3, 4), size=4),
+            Page(items=sounds(1, 2, 3, 4), size=8),
+        ],
         3,
     ),
 }
@@ -90,6 +96,18 @@ async def test_where_it_ends(name: str) -> None:
     assert len(asked) == expected
     if name.startswith("a bare list"):
         assert [size for size, _ in asked] == [2, 4, 8][:expected]
+
+
+async def test_a_list_that_grows_no_further() -> None:
+    async def page_at(size: int | None, _: int | str | None) -> Page[Sound]:
+        if size is not None and size > 2:
+            msg = "size is too large"
+            raise InvalidRequest(msg, status=422)
+        return Page(items=sounds(1, 2), size=2)
+
+    assert [item.id async for item in walk(page_at, 2)] == ["1", "2"]
+    with pytest.raises(InvalidRequest):
+        await anext(walk(page_at, 3))
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.booleans())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -225,9 +226,19 @@ _QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*")
 def clean(text: str, private: Iterable[str] = ()) -> str:
     """A text from the service without what must not be shown: signed addresses, and what the caller sent."""
     for secret in sorted(private, key=len, reverse=True):
-        text = text.replace(secret, "…")
+        # As it is, and as it stands inside another quotation of it.
+        for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
+            text = text.replace(form, "…")
+        # One that was cut short takes what follows with it: nobody can tell where it ends.
+        head = secret[:_TELLING]
+        if len(secret) > _TELLING and head in text:
+            text = text[: text.index(head)] + "…"
     printable = "".join(char if char.isprintable() else " " for char in text)
     return _QUERY.sub(r"\1?…", " ".join(printable.split()))
+
+
+# So many characters of a prompt are no coincidence.
+_TELLING = 24
 
 
 def private_strings(value: object, key: str = "") -> set[str]:
@@ -272,6 +283,11 @@ def each_once(found: Iterable[Media]) -> tuple[Media, ...]:
     for media in found:
         by_url.setdefault(media.url, media)
     return tuple(by_url.values())
+
+
+def url_of(file: object) -> str | None:
+    """The address of a file: an object with a `url`, or, some day, the bare address."""
+    return text_or_none(as_object(file).get("url")) if is_object(file) else text_or_none(file)
 
 
 def text_or_none(value: object) -> str | None:

@@ -6,59 +6,52 @@ missing, null, or of a later day's form, on its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from higgsfield_async._domain import Job, JobSet, JobStatus, Media
-from higgsfield_async._errors import Charged
+from higgsfield_async._domain import Job, JobSet, JobStatus, Media, TaskRef
+from higgsfield_async._errors import Charged, MalformedResponse
 from higgsfield_async._http import HttpResponse
 from higgsfield_async._transports._answers import (
+    as_list,
     as_object,
     each_once,
+    is_array,
+    is_object,
     kind_of_media,
     malformed,
     read_json,
     read_time,
     text_or_none,
+    url_of,
 )
 
 
-class _File(Struct):
-    url: Any = None
-    type: Any = None
-
-
-class _Results(Struct):
-    raw: _File | None = None
-    min: _File | None = None
-
-
-class _Job(Struct):
-    id: Any = None
-    status: Any = None
-    result: _File | None = None
-    results: _Results | None = None
-    meta: Any = None
-
-
 class _JobSet(Struct):
+    """Read with care: each field may be odd by itself."""
+
     id: Any = None
     type: Any = None
     created_at: Any = None
-    jobs: list[_Job] | None = None
+    jobs: Any = None
+
+
+class _Bare(Struct):
+    id: Any = None
 
 
 _decoder = msgspec.json.Decoder(_JobSet)
+_bare_decoder = msgspec.json.Decoder(_Bare)
 
 Settle = Callable[[JobStatus, Mapping[str, Any]], Charged]
 """What a dialect knows of the money, from a job's status and its `meta`."""
 
 
 def read_job_set(
-    response: HttpResponse, name: str, *, words: Mapping[str, JobStatus], settle: Settle, submitted: bool = False
+    response: HttpResponse, name: str, *, words: Mapping[str, JobStatus], settle: Settle, ref: TaskRef | None = None
 ) -> JobSet:
     """The job set in an answer.
 
@@ -67,45 +60,54 @@ def read_job_set(
         name: What was asked, for the message.
         words: The dialect's words for a status; any other reads as `unknown`.
         settle: The dialect's rule for the money.
-        submitted: Whether this answers a submit, which need not have any jobs yet.
+        ref: Which generation was looked at; None for the answer to a submit, which needs nothing but an id.
 
     Raises:
-        MalformedResponse: There is no id in it, or no jobs.
+        MalformedResponse: There are no jobs in it, or, where a submit is answered, no id.
     """
-    wire = read_json(response, _decoder, name)
-    if not isinstance(wire.id, str) or not wire.id:
+    try:
+        wire = read_json(response, _decoder, name)
+    except MalformedResponse:
+        if ref is not None:
+            raise
+        # What was paid for has an id, whatever became of the rest.
+        wire = _JobSet(id=read_json(response, _bare_decoder, name).id)
+    identifier = text_or_none(wire.id) or (ref and ref.id)
+    if not identifier:
         raise malformed(response, name, "it has no id")
-    if wire.jobs is None and not submitted:
+    if ref is not None and not is_array(wire.jobs):
         raise malformed(response, name, "it has no jobs")
     return JobSet(
-        id=wire.id,
-        jobs=tuple(_job(job, words, settle) for job in wire.jobs or ()),
+        id=identifier,
+        jobs=tuple(_job(job, words, settle) for job in as_list(wire.jobs) if is_object(job)),
         kind=text_or_none(wire.type),
         created_at=read_time(wire.created_at),
         body=response.body,
     )
 
 
-def _job(wire: _Job, words: Mapping[str, JobStatus], settle: Settle) -> Job:
-    raw_status = wire.status if isinstance(wire.status, str) else ""
+def _job(wire: Mapping[str, Any], words: Mapping[str, JobStatus], settle: Settle) -> Job:
+    raw_status = text_or_none(wire.get("status")) or ""
     status = words.get(raw_status, JobStatus.UNKNOWN)
-    meta = as_object(wire.meta)
+    meta = as_object(wire.get("meta"))
     return Job(
-        id=wire.id if isinstance(wire.id, str) else "",
+        id=text_or_none(wire.get("id")) or "",
         status=status,
         raw_status=raw_status,
-        outputs=_outputs(wire),
+        outputs=each_once(_files(wire)),
         reason=text_or_none(meta.get("fail_reason")),
         charged=settle(status, meta),
     )
 
 
-def _outputs(wire: _Job) -> tuple[Media, ...]:
+def _files(wire: Mapping[str, Any]) -> Iterable[Media]:
     # `results` and `result` are null independently of each other; the raw file comes before the optimised one.
-    results = wire.results or _Results()
-    files = ((results.raw, "raw"), (wire.result, "raw"), (results.min, "min"))
-    return each_once(
-        Media(url=file.url, kind=kind_of_media(file.type, file.url), variant="raw" if variant == "raw" else "min")
-        for file, variant in files
-        if file is not None and isinstance(file.url, str) and file.url
+    results = as_object(wire.get("results"))
+    variants: tuple[tuple[object, Literal["raw", "min"]], ...] = (
+        (results.get("raw"), "raw"),
+        (wire.get("result"), "raw"),
+        (results.get("min"), "min"),
     )
+    for file, variant in variants:
+        if url := url_of(file):
+            yield Media(url=url, kind=kind_of_media(as_object(file).get("type"), url), variant=variant)

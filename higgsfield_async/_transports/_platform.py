@@ -5,7 +5,6 @@ One transport serves both; the type of the request decides. Source: https://docs
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar, cast
@@ -20,6 +19,7 @@ from higgsfield_async._errors import (
     FieldError,
     HiggsfieldError,
     InvalidRequest,
+    MalformedResponse,
     NotCancelable,
     Unsupported,
 )
@@ -34,6 +34,7 @@ from higgsfield_async._requests import (
     TalkingHead,
 )
 from higgsfield_async._transports._answers import (
+    as_list,
     each_once,
     error_from,
     kind_of_media,
@@ -41,6 +42,7 @@ from higgsfield_async._transports._answers import (
     private_strings,
     read_json,
     text_or_none,
+    url_of,
 )
 from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
 from higgsfield_async._transports._job_sets import read_job_set
@@ -69,62 +71,69 @@ def _settle(status: JobStatus, _meta: Mapping[str, Any]) -> Charged:
     return "unknown"
 
 
-class _File(Struct):
-    url: Any = None
-
-
 class _Request(Struct):
-    """`GET /requests/{id}/status`, and the answer to a submit."""
+    """`GET /requests/{id}/status`, and the answer to a submit. Read with care: each field may be odd by itself."""
 
     status: Any = None
     request_id: Any = None
     error: Any = None
-    video: _File | None = None
-    images: list[_File | None] | None = None
-    audio: _File | None = None
-    audios: list[_File | None] | None = None
-    mov: _File | None = None
-    zip: _File | None = None
-    jsx: _File | None = None
-    fbx: _File | None = None
-    ply: _File | None = None
+    video: Any = None
+    images: Any = None
+    audio: Any = None
+    audios: Any = None
+    mov: Any = None
+    zip: Any = None
+    jsx: Any = None
+    fbx: Any = None
+    ply: Any = None
 
-    def files(self) -> Iterable[tuple[str, _File]]:
+    def files(self) -> Iterable[tuple[str, object]]:
         """Every file with the word it stands under, the best first."""
-        for word, found in (
-            ("video", [self.video]),
-            ("image", self.images),
-            ("audio", [self.audio]),
-            ("audio", self.audios),
-            ("video", [self.mov]),
-            ("file", [self.zip, self.jsx, self.fbx, self.ply]),
-        ):
-            yield from ((word, file) for file in found or () if file is not None)
+        yield "video", self.video
+        yield from (("image", file) for file in as_list(self.images))
+        yield "audio", self.audio
+        yield from (("audio", file) for file in as_list(self.audios))
+        yield "video", self.mov
+        yield from (("file", file) for file in (self.zip, self.jsx, self.fbx, self.ply))
 
 
 _request_decoder = msgspec.json.Decoder(_Request)
 
 
-def _read_request(response: HttpResponse, name: str) -> JobSet:
-    wire = read_json(response, _request_decoder, name)
-    if not isinstance(wire.request_id, str) or not wire.request_id:
+class _Bare(Struct):
+    request_id: Any = None
+
+
+_bare_decoder = msgspec.json.Decoder(_Bare)
+
+
+def _read_request(response: HttpResponse, name: str, ref: TaskRef | None = None) -> JobSet:
+    try:
+        wire = read_json(response, _request_decoder, name)
+    except MalformedResponse:
+        if ref is not None:
+            raise
+        # What was paid for has an id, whatever became of the rest.
+        wire = _Request(status="queued", request_id=read_json(response, _bare_decoder, name).request_id)
+    identifier = text_or_none(wire.request_id) or (ref and ref.id)
+    if not identifier:
         raise malformed(response, name, "it has no request_id")
-    raw_status = wire.status if isinstance(wire.status, str) else ""
+    raw_status = text_or_none(wire.status) or ""
+    if ref is not None and not raw_status:
+        raise malformed(response, name, "it has no status")
     status = _WORDS.get(raw_status, JobStatus.UNKNOWN)
     # One status stands for the whole request, however many files it makes: one job.
     job = Job(
-        id=wire.request_id,
+        id=identifier,
         status=status,
         raw_status=raw_status,
         outputs=each_once(
-            Media(url=file.url, kind=kind_of_media(word, file.url))
-            for word, file in wire.files()
-            if isinstance(file.url, str) and file.url
+            Media(url=url, kind=kind_of_media(word, url)) for word, file in wire.files() if (url := url_of(file))
         ),
         reason=text_or_none(wire.error),
         charged=_settle(status, {}),
     )
-    return JobSet(id=wire.request_id, jobs=(job,), body=response.body)
+    return JobSet(id=identifier, jobs=(job,), body=response.body)
 
 
 class _Item(Struct):
@@ -170,10 +179,6 @@ _V1_ROUTES: Mapping[type, str] = {
     DopVideo: "v1/image2video/dop",
     TalkingHead: "v1/speak/higgsfield",
 }
-
-# The platform's own rule for a key: 1 to 255 visible ASCII characters, no white space.
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_SHORTEST_RETENTION = 3600
 
 
 def _image(url: str) -> dict[str, str]:
@@ -266,11 +271,11 @@ class PlatformTransport:
         body: dict[str, Any] = {"params": _v1_params(request)}
         if options.webhook is not None:
             body["webhook"] = msgspec.to_builtins(options.webhook)
-        private = private_strings(body) | self._secrets
+        private = private_strings(body) | self._secrets | _private_options(options)
 
         def decode(response: HttpResponse) -> JobSet:
             if 200 <= response.status < 300:
-                return read_job_set(response, "submit", words=_WORDS, settle=_settle, submitted=True)
+                return read_job_set(response, "submit", words=_WORDS, settle=_settle)
             raise error_from(response, "submit", private=private)
 
         http = self._v1("POST", f"/{route}", msgspec.json.encode(body))
@@ -278,12 +283,8 @@ class PlatformTransport:
 
     def _submit_v2(self, request: ModelRequest, options: SubmitOptions) -> Call[JobSet]:
         key = options.idempotency_key if options.idempotency_key is not None else str(uuid.uuid4())
-        if not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise _refused("idempotency_key", "must be 1 to 255 visible ASCII characters without spaces")
         headers = {"Idempotency-Key": key}
         if options.expires_after is not None:
-            if options.expires_after < _SHORTEST_RETENTION:
-                raise _refused("expires_after", "must be 3600 seconds or more")
             headers["Hf-Expires-After"] = str(options.expires_after)
         path = f"/{request.model_id}"
         if options.webhook is not None:
@@ -292,7 +293,7 @@ class PlatformTransport:
             if options.webhook.secret is not None:
                 raise _refused("webhook", "takes no secret for a ModelRequest: the account's own signs its deliveries")
             path += "?" + urlencode({"hf_webhook": options.webhook.url})
-        private = private_strings(dict(request.arguments)) | self._secrets
+        private = private_strings(dict(request.arguments)) | self._secrets | _private_options(options)
 
         def decode(response: HttpResponse) -> JobSet:
             if 200 <= response.status < 300:
@@ -300,7 +301,7 @@ class PlatformTransport:
             raise error_from(response, "submit", private=private)
 
         http = self._v2("POST", path, msgspec.json.encode(request.arguments), headers)
-        return Call("submit", http, decode, submits=True, key=key)
+        return Call("submit", http, decode, submits=True, key=key, resumed=options.idempotency_key is not None)
 
     def poll(self, ref: TaskRef) -> Call[JobSet]:
         v1 = _is_v1(ref)
@@ -310,8 +311,8 @@ class PlatformTransport:
             if not 200 <= response.status < 300:
                 raise error_from(response, name, private=self._secrets, looking=True)
             if v1:
-                return read_job_set(response, name, words=_WORDS, settle=_settle)
-            return _read_request(response, name)
+                return read_job_set(response, name, words=_WORDS, settle=_settle, ref=ref)
+            return _read_request(response, name, ref)
 
         # The answer to a submit names addresses of its own, even on another host: ours is built from the id.
         part = path_part(ref.id)
@@ -402,6 +403,11 @@ class PlatformTransport:
 def _is_v1(ref: TaskRef) -> bool:
     # No model's id begins with "v1/": it is a route of the platform's own.
     return ref.kind.startswith("v1/")
+
+
+def _private_options(options: SubmitOptions) -> set[str]:
+    webhook = options.webhook
+    return set() if webhook is None else {webhook.url, *([webhook.secret] if webhook.secret else [])}
 
 
 def _refused(option: str, why: str) -> HiggsfieldError:

@@ -247,7 +247,7 @@ class ProxyTransport:
                 return self._submission(other, kind, request)
             if 200 <= response.status < 300:
                 self._remember(path, kind)
-                return read_job_set(response, "submit", words=_WORDS, settle=_settle, submitted=True)
+                return read_job_set(response, "submit", words=_WORDS, settle=_settle)
             raise error_from(response, "submit", judge=_judge, private=private)
 
         return Call("submit", self._request("POST", path, body), decode, submits=True, fresh=True)
@@ -261,13 +261,13 @@ class ProxyTransport:
 
         def decode(response: HttpResponse) -> JobSet:
             if 200 <= response.status < 300:
-                return read_job_set(response, name, words=_WORDS, settle=_settle)
+                return read_job_set(response, name, words=_WORDS, settle=_settle, ref=ref)
             raise error_from(response, name, judge=_judge, private=(self._key,), looking=True)
 
         return Call(name, self._request("GET", f"/higgsfield/feed/{path_part(ref.id)}"), decode)
 
     def cancel(self, ref: TaskRef) -> Call[None]:
-        msg = f"The proxy cannot cancel: generation {ref.id} goes on, and is paid for."
+        msg = f"The proxy cannot cancel: it has no way to end generation {ref.id}."
         raise Unsupported(msg, ref=ref, charged="unknown")
 
     def delete(self, ref: TaskRef) -> Call[None]:
@@ -299,6 +299,7 @@ class ProxyTransport:
             listing = found if isinstance(found, _Listing) else _Listing(found)
             return Page(
                 items=tuple(cast("T", read(item)) for item in listing.items if isinstance(item.get("id"), str)),
+                size=int(query["size"]),
                 total=listing.total if isinstance(listing.total, int) else None,
                 cursor=listing.cursor if isinstance(listing.cursor, (int, str)) else None,
             )
