@@ -354,7 +354,7 @@ class Higgsfield:
                 raise self._closed_on(request, call, ticket) from None
             ticket.abandoned = True
             if ticket.in_flight:
-                paying.add_done_callback(functools.partial(self._left_behind, on_cancel, call.key, ticket))
+                paying.add_done_callback(functools.partial(self._left_behind, on_cancel, call.key))
             else:
                 paying.cancel()
             raise
@@ -380,14 +380,11 @@ class Higgsfield:
         logger.debug("Submitted: %s", ref.to_json())
         return self._handle(parts, ref, job_set)
 
-    def _left_behind(
-        self, on_cancel: OnCancel, key: str | None, ticket: Ticket, paying: asyncio.Task[GenerationTask]
-    ) -> None:
+    def _left_behind(self, on_cancel: OnCancel, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
         """Nobody is there any more to take what a submit brought: it goes to the log."""
         if paying.cancelled():
-            if ticket.in_flight:
-                msg = "A submit was cut short: it may have been accepted, and paid for. Its idempotency key: %s"
-                logger.warning(msg, key)
+            msg = "A submit was cut short: it may have been accepted, and paid for. Its idempotency key: %s"
+            logger.warning(msg, key)
         elif (error := paying.exception()) is not None:
             logger.warning("A submit whose caller was cancelled did not succeed: %s", error)
         else:

@@ -127,18 +127,17 @@ class HttpEngine:
 
     async def send_once(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and whatever call its answer leads to, each once."""
+        ticket = ticket or Ticket()
         async with self._places:
-            if ticket is not None:
-                ticket.in_flight = call.submits
+            ticket.in_flight = call.submits
             response = await self._exchange(call)
         answer = call.decode(response)
-        if isinstance(answer, Call):
-            if ticket is not None:
-                ticket.in_flight = False
-                if ticket.abandoned:
-                    raise ConnectionFailed(f"{call.name} was given up before it was sent again.", refused=True)
-            return await self.send_once(cast("Call[T]", answer), ticket)
-        return answer
+        if not isinstance(answer, Call):
+            return answer
+        ticket.in_flight = False
+        if ticket.abandoned:
+            raise ConnectionFailed(f"The {call.name} was given up before it was sent again.", refused=True)
+        return await self.send_once(cast("Call[T]", answer), ticket)
 
     async def _exchange(self, call: Call[T]) -> HttpResponse:
         if self._session.closed:

@@ -8,17 +8,17 @@ from higgsfield_async._errors import ConfigurationError, HiggsfieldError, Insuff
 
 
 class PollPolicy(Struct, frozen=True, kw_only=True):
-    """How soon a generation is looked at again, and how long it is waited for.
+    """How soon a generation is polled again, and how long it is waited for.
 
     The default follows the platform's own guidance (https://docs.higgsfield.ai/docs/concepts/polling.md): 2 seconds,
     growing by half to 10, with jitter.
 
     Attributes:
-        first: Seconds before the first look.
-        factor: By what the gap grows from one look to the next.
+        first: Seconds before the first poll.
+        factor: By what the gap grows from one poll to the next.
         longest: What it grows to, in seconds.
-        jitter: The part of a gap, 0 to 1, that is left to chance, so that generations submitted together are not looked
-            at together.
+        jitter: The part of a gap, 0 to 1, that is left to chance, so that generations submitted together are not polled
+            together.
         deadline: How long a wait without a timeout of its own lasts, in seconds; `math.inf` for no end.
 
     Raises:
@@ -43,7 +43,7 @@ class PollPolicy(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def fixed(cls, seconds: float, *, deadline: float = 1200.0) -> PollPolicy:
-        """A look every so many seconds."""
+        """A poll every so many seconds."""
         return cls(first=seconds, factor=1.0, longest=seconds, jitter=0.0, deadline=deadline)
 
     @classmethod
@@ -54,10 +54,10 @@ class PollPolicy(Struct, frozen=True, kw_only=True):
         return cls(first=first, factor=factor, longest=longest, deadline=deadline)
 
     def gap(self, looks: int, chance: float) -> float:
-        """The seconds between a look and the next.
+        """The seconds between a poll and the next.
 
         Args:
-            looks: How many there have been; none right after the submit.
+            looks: How many polls there have been; none right after the submit.
             chance: An even draw from [0, 1).
         """
         gap = min(self.longest, self.first * self.factor ** min(looks, 64))
@@ -65,8 +65,8 @@ class PollPolicy(Struct, frozen=True, kw_only=True):
 
 
 def ends_wait(error: HiggsfieldError) -> bool:
-    """Whether a failed look ends a wait: only what will not pass by itself does.
+    """Whether a failed poll ends a wait: only what will not pass by itself does.
 
-    The proxy's gateway checks the balance on every call, looks included: an empty one says nothing of the generation.
+    The proxy's gateway checks the balance on every call, polls included: an empty one says nothing of the generation.
     """
     return not error.transient and not isinstance(error, InsufficientCredits)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """How often, and how soon, an exchange that failed is tried again.
 
-    A wait for a generation is no exchange: it goes on until its deadline, however often a look at it fails.
+    A wait for a generation is no exchange: it goes on until its deadline, however often a poll of it fails.
 
     Attributes:
         attempts: How many tries in all; 1 means none again.

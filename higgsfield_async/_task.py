@@ -78,19 +78,19 @@ class GenerationTask:
 
     @property
     def job_set(self) -> JobSet | None:
-        """What was last seen of it, or None where it was picked up and not yet looked at."""
+        """What was last seen of it, or None where it was picked up and not yet polled."""
         return self._tracked.job_set
 
     @property
     def status(self) -> JobStatus:
-        """The status that was last seen; `unknown` where it was picked up and not yet looked at."""
+        """The status that was last seen; `unknown` where it was picked up and not yet polled."""
         return JobStatus.UNKNOWN if self.job_set is None else self.job_set.status
 
     async def refresh(self) -> JobSet:
-        """Looks at it once, now, and tells whoever waits.
+        """Polls it once, now, and tells whoever waits.
 
         Raises:
-            HiggsfieldError: What the look met with, with the `ref`.
+            HiggsfieldError: What the poll met with, with the `ref`.
         """
         with _about(self.ref):
             job_set = await self._parts.engine.send(self._parts.transport.poll(self.ref))
@@ -100,7 +100,7 @@ class GenerationTask:
     async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:
         """Waits for its end; at once if it has ended.
 
-        No failed look ends the wait: only the deadline, an answer that will not change (an unknown id, a key that is
+        No failed poll ends the wait: only the deadline, an answer that will not change (an unknown id, a key that is
         refused), or the caller does.
 
         Args:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 import anyio
+from anyio.abc import TaskGroup
 
 from higgsfield_async._domain import JobSet, JobStatus, TaskRef
 from higgsfield_async._errors import ClientClosed, HiggsfieldError
@@ -174,18 +175,23 @@ class Tracker:
     async def _run(self) -> None:
         async with anyio.create_task_group() as looks:
             while True:
-                now = time.monotonic()
-                while self._schedule and self._schedule[0][0] <= now:
-                    due, _, tracked = heapq.heappop(self._schedule)
-                    if due != tracked.planned:
-                        continue  # overtaken by an earlier one
-                    tracked.planned = None
-                    if tracked.watchers:
-                        tracked.looking = True
-                        looks.start_soon(self._look_at, tracked)
+                self._begin(looks)
                 self._woken = asyncio.Event()
-                with anyio.move_on_after(self._schedule[0][0] - now if self._schedule else float("inf")):
+                pause = self._schedule[0][0] - time.monotonic() if self._schedule else float("inf")
+                with anyio.move_on_after(pause):
                     await self._woken.wait()
+
+    def _begin(self, looks: TaskGroup) -> None:
+        """Begins every look that is due."""
+        now = time.monotonic()
+        while self._schedule and self._schedule[0][0] <= now:
+            due, _, tracked = heapq.heappop(self._schedule)
+            if due != tracked.planned:
+                continue  # overtaken by an earlier one
+            tracked.planned = None
+            if tracked.watchers:
+                tracked.looking = True
+                looks.start_soon(self._look_at, tracked)
 
     async def _look_at(self, tracked: Tracked) -> None:
         tracked.looks += 1

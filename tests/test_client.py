@@ -453,7 +453,8 @@ async def test_what_is_logged_when_a_wait_is_cancelled(
 
 
 CTRL_C = """
-import asyncio, sys
+import asyncio, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one is inherited
 from higgsfield_async import Higgsfield, ProxyTransport
 sys.path.insert(0, sys.argv[2])
 from surfaces import PROXY
