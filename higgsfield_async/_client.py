@@ -278,7 +278,9 @@ class Higgsfield:
                 return
             # A task of its own: whoever closes may itself be cancelled, and a second one waits for the same.
             self._closing = asyncio.create_task(self._close(parts), name="higgsfield_async.close")
-        await asyncio.shield(self._closing)
+        # A scope that has been cancelled waits for it, which is bounded; a native cancel leaves it to go on by itself.
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(self._closing)
 
     async def _close(self, parts: Parts) -> None:
         for paying, ticket in self._paying.items():

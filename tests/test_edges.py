@@ -240,6 +240,17 @@ async def test_closing_that_is_cancelled_goes_on(sandbox: Sandbox, client: Clien
         sandbox.plan(NEVER)
 
 
+async def test_a_scope_that_is_cancelled_waits_for_what_was_paid_for(
+    sandbox: Sandbox, client: Client, surface: Surface, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.script("submit", Fault.delay(0.4))
+    with anyio.move_on_after(0.2):
+        async with client(surface) as hf:
+            await hf.submit(surface.request)
+    [identifier] = sandbox.generations
+    assert f'"id":"{identifier}"' in caplog.text
+
+
 async def test_two_closings_end_together(sandbox: Sandbox, client: Client) -> None:
     sandbox.script("submit", Fault.delay(0.3))
     hf = client()
