@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._domain import AvatarPreset, JobSet, Motion, Page, SoulStyle, Sound, TaskRef, Voice
@@ -43,6 +46,9 @@ logger = logging.getLogger("higgsfield_async.client")
 
 # How long closing waits for the answers to submits under way, in seconds: each may be the id of something paid for.
 CLOSE_GRACE = 10.0
+
+# Imported by the first client that opens: aiohttp alone takes longer to import than all the rest.
+_ENGINE = "higgsfield_async._engine"
 
 
 class Higgsfield:
@@ -121,6 +127,9 @@ class Higgsfield:
         return f"Higgsfield({self._transport!r}, {state})"
 
     async def __aenter__(self) -> Self:
+        if _ENGINE not in sys.modules:
+            # Seconds, on a slow disk: not in the loop, which may be serving others.
+            await anyio.to_thread.run_sync(importlib.import_module, _ENGINE)
         self._opened()
         return self
 
@@ -309,7 +318,6 @@ class Higgsfield:
             raise ClientClosed(msg)
         self._check_loop()
         if self._parts is None:
-            # Here and not above: aiohttp alone takes longer to import than all the rest.
             from higgsfield_async._engine import HttpEngine
 
             engine = HttpEngine(
