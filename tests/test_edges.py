@@ -286,6 +286,8 @@ async def test_a_cancel_born_while_closing_is_sent(sandbox: Sandbox, client: Cli
             await hf.run(V2.request, on_cancel="cancel")
     [generation] = sandbox.generations.values()
     assert generation.status == "canceled"
+    # And heard out: a request that is dropped halfway need not be carried out.
+    assert [received.status for received in sandbox.received if received.operation == "cancel"] == [202]
 
 
 async def test_an_abandoned_submit_still_recovers_its_id(
@@ -388,6 +390,16 @@ async def test_a_second_waiter_during_a_slow_poll_asks_nothing_more(sandbox: San
         await anyio.sleep(0.1)
         assert sum(received.operation == "poll" for received in sandbox.received) == 1
         await asyncio.gather(first, second)
+
+
+async def test_polls_stop_with_the_last_waiter(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, poll=PollPolicy.fixed(0.1)) as hf:
+        task = await hf.submit(V2.request)
+        with pytest.raises(WaitTimeout):
+            await task.wait(timeout=0.05)
+        await anyio.sleep(0.2)
+    assert not [received for received in sandbox.received if received.operation == "poll"]
 
 
 async def test_a_failed_poll_heeds_what_the_service_asks(sandbox: Sandbox, client: Client) -> None:
