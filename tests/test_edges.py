@@ -426,6 +426,7 @@ def test_secrets_in_any_form_are_hidden() -> None:
     said = f"{long} | {long!r} | {json.dumps(long)} | code"
     assert clean(said, {long}) == "… | '…' | \"…\" | code"
     assert clean(f"too long: {long[:40]}...", {long}) == "too long: …"
+    assert clean("Invalid credentials", {"a", "in"}) == "Invalid credentials"
     assert clean("hk-1234-5678 hk-1234", {"hk-1234", "hk-1234-5678"}) == "… …"
 
 

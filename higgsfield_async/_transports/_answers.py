@@ -225,7 +225,7 @@ _QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*")
 
 def clean(text: str, private: Iterable[str] = ()) -> str:
     """A text from the service without what must not be shown: signed addresses, and what the caller sent."""
-    for secret in sorted(private, key=len, reverse=True):
+    for secret in sorted((each for each in private if len(each) >= _SHORTEST), key=len, reverse=True):
         # As it is, and as it stands inside another quotation of it.
         for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]):
             text = text.replace(form, "…")
@@ -237,6 +237,8 @@ def clean(text: str, private: Iterable[str] = ()) -> str:
     return _QUERY.sub(r"\1?…", " ".join(printable.split()))
 
 
+# A shorter prompt stands in every text by chance: hiding it would hide what the service says.
+_SHORTEST = 4
 # So many characters of a prompt are no coincidence.
 _TELLING = 24
 
