@@ -44,6 +44,10 @@ nitpick_ignore = [
     # Aliases of a union or of literals: data to Sphinx, which looks for a class.
     ("py:class", "Charged"),
     ("py:class", "GenerationRequest"),
+    ("py:class", "Service"),
+    # The keywords that the errors' constructors share: described as the attributes of HiggsfieldError and ApiError.
+    ("py:class", "Answered"),
+    ("py:class", "Common"),
 ]
 
 
