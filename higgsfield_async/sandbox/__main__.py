@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+from contextlib import ExitStack
 from types import FrameType
 
 from ._server import Sandbox
@@ -25,7 +26,13 @@ def main() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    with Sandbox(speed=options.speed, ports=ports) as sandbox:
+    with ExitStack() as running:
+        try:
+            sandbox = running.enter_context(Sandbox(speed=options.speed, ports=ports))
+        except OSError as error:
+            parser.exit(
+                1, f"{name}: {error.strerror or error} Choose another --port; it and the next two must be free.\n"
+            )
         print(
             f"proxy     {sandbox.proxy_url}",
             f"platform  {sandbox.platform_url}",

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -166,10 +167,32 @@ async def test_it_hands_out_transports() -> None:
         assert isinstance(sandbox.platform(), PlatformTransport)
 
 
+def first_of_three_free_ports() -> int:
+    # Below the range that the system gives out for connections, so that none of the three is taken meanwhile.
+    for first in range(20_000 + os.getpid() % 3_000, 30_000, 3):
+        try:
+            with contextlib.ExitStack() as held:
+                for port in range(first, first + 3):
+                    held.enter_context(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            continue
+        return first
+    pytest.fail("no three free ports in a row")
+
+
+def test_the_command_says_when_a_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-W", "error", "-m", "higgsfield_async.sandbox", "--port", str(port)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert answer.returncode == 1
+    assert "Choose another --port" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command(number: signal.Signals) -> None:
-    with Sandbox() as free:
-        port = max(int(url.rpartition(":")[2]) for url in (free.proxy_url, free.platform_url, free.media_url))
+    port = first_of_three_free_ports()
     command = [sys.executable, "-W", "error", "-m", "higgsfield_async.sandbox", "--port", str(port), "--speed", "9"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         assert process.stdout is not None
