@@ -113,6 +113,7 @@ class Tracker:
         self._order = itertools.count()
         self._woken = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
+        self._running = False
         self._closed = False
         self._cause: BaseException | None = None
 
@@ -168,7 +169,9 @@ class Tracker:
         heapq.heappush(self._schedule, (tracked.due, next(self._order), tracked))
         if self._schedule[0][2] is tracked:
             self._woken.set()
-        if self._runner is None:
+        if not self._running:
+            # Said before it is so: an eager task runs, and may plan, before it is assigned.
+            self._running = True
             self._runner = asyncio.create_task(self._run(), name="higgsfield_async.tracker")
             self._runner.add_done_callback(self._stopped)
 
