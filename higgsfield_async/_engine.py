@@ -65,8 +65,10 @@ class HttpEngine:
     async def close(self) -> None:
         """Closes the connections, unless the session is the user's own."""
         if self._owned:
-            await self._session.close()
-            await self._fresh.close()
+            try:
+                await self._session.close()
+            finally:
+                await self._fresh.close()
 
     async def send(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and again where that is safe and may help.
@@ -92,7 +94,8 @@ class HttpEngine:
                 raise
 
         def give_up(error: HiggsfieldError) -> bool:
-            late = time.monotonic() + (error.retry_after or 0.0) >= ticket.until
+            # What is asked for counts as it will be followed: an absurd one is clamped there.
+            late = time.monotonic() + self._retry.delay(failures, error.retry_after, 0.0) >= ticket.until
             return not may_repeat(call, error) or ((ticket.abandoned or late) and not doubtful)
 
         try:

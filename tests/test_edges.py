@@ -216,6 +216,13 @@ async def test_a_run_does_not_pay_after_its_deadline(sandbox: Sandbox, client: C
     assert not sandbox.generations
 
 
+async def test_an_absurd_retry_after_does_not_end_a_run(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "999999999"}))
+    async with client(surface, retry=RetryPolicy(first=0.001, longest=0.01, longest_retry_after=0.05)) as hf:
+        assert (await hf.run(surface.request, timeout=10)).status is JobStatus.COMPLETED
+    assert len(sandbox.generations) == 1
+
+
 @pytest.mark.parametrize("native", [True, False])
 async def test_closing_that_is_cancelled_goes_on(sandbox: Sandbox, client: Client, native: bool) -> None:  # noqa: FBT001
     sandbox.plan(NEVER)

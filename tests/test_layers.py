@@ -21,11 +21,11 @@ MODULES = {
 # A new module belongs in this table. A folder stands for what is in it.
 LEVELS = {
     0: ["_errors", "_domain", "_http"],
-    1: ["_requests", "_retry", "_polling", "_limits", "_transports", "webhooks"],
+    1: ["_requests", "_retry", "_polling", "_limits", "_transports"],
     2: ["_engine"],
-    3: ["_catalogue", "_task", "_tracker", "_download", "_upload", "_fanout", "_journal"],
+    3: ["_catalogue", "_task", "_tracker"],
     4: ["_client"],
-    5: ["", "_cli", "__main__", "fastapi"],
+    5: [""],
 }
 BESIDE = ["sandbox", "testing"]
 # Upward in an annotation alone, never when the program runs.
