@@ -21,7 +21,7 @@ MODULES = {
 # A new module belongs in this table. A folder stands for what is in it.
 LEVELS = {
     0: ["_errors", "_domain", "_http"],
-    1: ["_requests", "_retry", "_polling", "_limits", "_transports"],
+    1: ["_requests", "_retry", "_polling", "_durations", "_limits", "_transports"],
     2: ["_engine"],
     3: ["_catalogue", "_task", "_tracker"],
     4: ["_client"],
