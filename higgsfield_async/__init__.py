@@ -40,6 +40,7 @@ from higgsfield_async._errors import (
     Unsupported,
     WaitTimeout,
 )
+from higgsfield_async._fanout import Outcome, Outcomes, Stats
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import (
@@ -94,6 +95,8 @@ __all__ = [
     "Motion",
     "NotCancelable",
     "NotFound",
+    "Outcome",
+    "Outcomes",
     "PermissionDenied",
     "PlatformTransport",
     "PollPolicy",
@@ -106,6 +109,7 @@ __all__ = [
     "Sound",
     "Speak",
     "Speech",
+    "Stats",
     "SubmissionUnknown",
     "TalkingHead",
     "TaskRef",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import importlib
 import logging
@@ -10,22 +11,25 @@ import math
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
 from higgsfield_async._catalogue import ListedT, walk
-from higgsfield_async._domain import AvatarPreset, JobSet, Motion, Page, SoulStyle, Sound, TaskRef, Voice
+from higgsfield_async._domain import AvatarPreset, JobSet, JobStatus, Motion, Page, SoulStyle, Sound, TaskRef, Voice
 from higgsfield_async._errors import (
+    Charged,
     ClientClosed,
     ConfigurationError,
     HiggsfieldError,
+    RateLimited,
     SubmissionUnknown,
 )
+from higgsfield_async._fanout import Flow, Outcome, Outcomes, Requests, Stats, drawing
 from higgsfield_async._http import Call, Ticket
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
@@ -233,7 +237,145 @@ class Higgsfield:
                     f"{getattr(ref, what)!r}, not {getattr(mine, 'name' if what == 'transport' else what)!r}."
                 )
                 raise ConfigurationError(msg, ref=ref, charged="unknown")
-        return self._handle(parts, ref)
+        return GenerationTask(parts, parts.tracker.track(ref))
+
+    def map(
+        self,
+        requests: Requests,
+        *,
+        max_active: int = 100,
+        timeout: float | None = None,
+        on_update: Callable[[Outcome], object] | None = None,
+        on_leave: OnCancel = "detach",
+    ) -> Outcomes:
+        """Makes many generations at once, and iterates over their outcomes as they finish.
+
+        One bad request, one refused submit or one failed generation is one `Outcome` with its error, and brings down
+        nothing else. What dooms all the rest (a wrong key, no credit, a closed client) ends the drawing: what is under
+        way is finished, and then that error is raised.
+
+        Leaving the loop early stops the drawing. What was submitted goes on, and `open_tasks()` has it.
+
+        Args:
+            requests: Any iterable or async iterable, endless too: it is drawn from as room appears, in the event loop,
+                so that it must not block.
+            max_active: How many requests are held at once, from when one is drawn until its outcome is taken. What
+                `Limits` and the account allow is kept to besides.
+            timeout: Seconds for each generation, from its submit; None for the poll policy's deadline, `math.inf` for
+                no end. The outcome of a later one has a `WaitTimeout`.
+            on_update: Called with what is known of a generation once it is submitted, at each change and at its end.
+                It must not block. What it raises ends the drawing, and is raised after what is under way.
+            on_leave: What happens to the generations under way when the loop is left early: nothing (`"detach"`), or
+                they are canceled where the service can (`"cancel"`).
+
+        Raises:
+            ConfigurationError: A setting is out of range.
+            HiggsfieldError: While iterating: what doomed the rest.
+        """
+        if max_active < 1 or max_active % 1:
+            msg = "max_active must be a whole number, 1 or more."
+            raise ConfigurationError(msg)
+        checked_on_cancel(on_leave)
+        seconds, draw = checked_seconds(timeout, self._poll), drawing(requests)
+
+        def begin() -> Flow:
+            return Flow(
+                draw,
+                lambda request: self._submit(request, SubmitOptions(), on_leave),
+                self._opened().tracker,
+                most=max_active,
+                submitters=self._limits.max_connections,
+                seconds=seconds,
+                on_update=on_update,
+                cancel=self._cancel_behind if on_leave == "cancel" else None,
+            )
+
+        return Outcomes(begin)
+
+    @overload
+    async def gather(
+        self,
+        requests: Requests,
+        *,
+        return_exceptions: Literal[False] = False,
+        max_active: int = 100,
+        timeout: float | None = None,
+        on_update: Callable[[Outcome], object] | None = None,
+    ) -> list[JobSet]: ...
+
+    @overload
+    async def gather(
+        self,
+        requests: Requests,
+        *,
+        return_exceptions: Literal[True],
+        max_active: int = 100,
+        timeout: float | None = None,
+        on_update: Callable[[Outcome], object] | None = None,
+    ) -> list[JobSet | HiggsfieldError]: ...
+
+    async def gather(
+        self,
+        requests: Requests,
+        *,
+        return_exceptions: bool = False,
+        max_active: int = 100,
+        timeout: float | None = None,
+        on_update: Callable[[Outcome], object] | None = None,
+    ) -> list[JobSet] | list[JobSet | HiggsfieldError]:
+        """Makes many generations at once, and gives their ends in the order of the requests.
+
+        Args:
+            requests: What to make; not endless here.
+            return_exceptions: Whether an error stands in its place among the results. Else the first one is raised;
+                then no more is submitted, and the generations under way go on: `open_tasks()` has them.
+            max_active: As for `map`, and so the rest.
+            timeout: As for `map`.
+            on_update: As for `map`.
+
+        Raises:
+            HiggsfieldError: The first error, unless they are returned; it has the `ref` where there is one.
+        """
+        if isinstance(requests, AsyncIterable):
+            requests = [request async for request in requests]
+        wanted = list(requests)
+        found: list[JobSet | HiggsfieldError | None] = [None] * len(wanted)
+        async with self.map(wanted, max_active=max_active, timeout=timeout, on_update=on_update) as outcomes:
+            try:
+                async for outcome in outcomes:
+                    if outcome.error is not None and not return_exceptions:
+                        raise outcome.error
+                    found[outcome.index] = outcome.error or outcome.job_set
+            except HiggsfieldError as doom:
+                if not return_exceptions:
+                    raise
+                # What was not drawn any more would have met with what ended the drawing.
+                found = [copy.copy(doom) if each is None else each for each in found]
+        return cast("list[JobSet | HiggsfieldError]", found)
+
+    def open_tasks(self) -> list[GenerationTask]:
+        """The generations that this client submitted or looked at and has not seen the end of, the oldest first.
+
+        It works on a closed client too. What nobody waits for is kept for a day.
+        """
+        parts = self._parts
+        return [] if parts is None else [GenerationTask(parts, tracked) for tracked in parts.tracker.opened]
+
+    def stats(self) -> Stats:
+        """How many submits wait or are under way, and what has become of the generations, as far as it was seen."""
+        if self._parts is None:
+            return Stats(waiting=0, queued=0, running=0, done=0, failed=0)
+        tracker = self._parts.tracker
+        states = [tracked.status for tracked in tracker.opened]
+        running = states.count(JobStatus.IN_PROGRESS)
+        done = tracker.ends[JobStatus.COMPLETED]
+        return Stats(
+            waiting=len(self._paying),
+            queued=len(states) - running,
+            running=running,
+            done=done,
+            failed=tracker.ends.total() - done,
+        )
 
     def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
         """The motions of either service.
@@ -282,11 +424,10 @@ class Higgsfield:
             if self._parts is not None:
                 self._check_loop()
             self._closed = True
-            parts, self._parts = self._parts, None
-            if parts is None:
+            if self._parts is None:
                 return
             # A task of its own: whoever closes may itself be cancelled, and a second one waits for the same.
-            self._closing = asyncio.create_task(self._close(parts), name="higgsfield_async.close")
+            self._closing = asyncio.create_task(self._close(self._parts), name="higgsfield_async.close")
         # A scope that has been cancelled waits for it, which is bounded; a native cancel leaves it to go on by itself.
         with anyio.CancelScope(shield=True):
             await asyncio.shield(self._closing)
@@ -325,9 +466,9 @@ class Higgsfield:
             )
 
             def look(ref: TaskRef) -> Any:
-                return engine.send_once(self._transport.poll(ref))
+                return engine.exchange(self._transport.poll(ref))
 
-            tracker = Tracker(look, poll=self._poll, retry=self._retry)
+            tracker = Tracker(look, pace=engine.pace, poll=self._poll, retry=self._retry, limits=self._limits)
             self._parts = Parts(self._transport, engine, tracker, self._poll)
         return self._parts
 
@@ -342,9 +483,6 @@ class Higgsfield:
             msg = "This client was opened in another event loop, and nothing was sent: make one client for each loop."
             raise ClientClosed(msg)
 
-    def _handle(self, parts: Parts, ref: TaskRef, job_set: JobSet | None = None) -> GenerationTask:
-        return GenerationTask(parts, parts.tracker.track(ref, job_set))
-
     async def _submit(
         self, request: GenerationRequest, options: SubmitOptions, on_cancel: OnCancel, *, until: float = math.inf
     ) -> GenerationTask:
@@ -353,7 +491,7 @@ class Higgsfield:
         await anyio.lowlevel.checkpoint()
         parts = self._opened()
         call = self._transport.submit(request, options)
-        ticket = Ticket(until=until)
+        ticket = Ticket(until=until, latest=time.monotonic() + self._limits.patience)
         paying = asyncio.create_task(self._pay(parts, call, request, ticket), name="higgsfield_async.submit")
         self._paying[paying] = ticket
         paying.add_done_callback(self._paying.pop)
@@ -373,7 +511,7 @@ class Higgsfield:
         self, parts: Parts, call: Call[JobSet], request: GenerationRequest, ticket: Ticket
     ) -> GenerationTask:
         try:
-            job_set = await parts.engine.send(call, ticket)
+            job_set = await self._accepted(parts, call, ticket)
         except HiggsfieldError as error:
             if error.charged == "unknown":
                 raise _unknown(request, call, error) from error
@@ -387,8 +525,33 @@ class Higgsfield:
             kind=transport.kind(request),
             created_at=datetime.now(UTC),
         )
-        logger.debug("Submitted: %s", ref.to_json())
-        return self._handle(parts, ref, job_set)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Submitted: %s", ref.to_json())
+        tracked = parts.tracker.track(ref, job_set)
+        parts.tracker.occupy(tracked)
+        return GenerationTask(parts, tracked)
+
+    async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket) -> JobSet:
+        """Waits for a place and submits, and again for as long as limits refuse it. The place is kept."""
+        tracker = parts.tracker
+        while True:
+            if not await tracker.reserve(ticket.waits_until):
+                msg = "Not sent: no place among the generations that may be open at once became free in time."
+                charged: Charged = "unknown" if ticket.doubtful else "no"
+                raise RateLimited(msg, status=429, refused=True, transient=True, charged=charged)
+            try:
+                return await parts.engine.send(call, ticket)
+            except RateLimited as error:
+                if error.limit is not None:
+                    tracker.learn(error.limit)
+                tracker.release()
+                late = time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until
+                if late or (ticket.abandoned and not ticket.doubtful):
+                    raise
+                logger.info("Held back: %s", error)
+            except BaseException:
+                tracker.release()
+                raise
 
     def _left_behind(self, on_cancel: OnCancel, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
         """Nobody is there any more to take what a submit brought: it goes to the log."""
@@ -401,9 +564,12 @@ class Higgsfield:
             task = paying.result()
             logger.warning("A submit whose caller was cancelled was accepted: %s", task.ref.to_json())
             if on_cancel == "cancel":
-                canceling = asyncio.create_task(cancel_quietly(task))
-                self._canceling.add(canceling)
-                canceling.add_done_callback(self._canceling.discard)
+                self._cancel_behind(task)
+
+    def _cancel_behind(self, task: GenerationTask) -> None:
+        canceling = asyncio.create_task(cancel_quietly(task), name="higgsfield_async.cancel")
+        self._canceling.add(canceling)
+        canceling.add_done_callback(self._canceling.discard)
 
     def _closed_on(self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket) -> HiggsfieldError:
         msg = "The client was closed before the submit was answered."

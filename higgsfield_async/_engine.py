@@ -23,9 +23,11 @@ from higgsfield_async._errors import (
     DownloadError,
     HiggsfieldError,
     MalformedResponse,
+    RateLimited,
 )
 from higgsfield_async._http import Call, HttpResponse, Ticket
 from higgsfield_async._limits import Limits
+from higgsfield_async._pace import Lane, Pace
 from higgsfield_async._retry import RetryPolicy, may_repeat
 
 T = TypeVar("T")
@@ -48,9 +50,13 @@ class HttpEngine:
     ) -> None:
         self._retry = retry
         self._limits = limits
-        self._places = anyio.Semaphore(limits.max_connections, fast_acquire=True)
+        self.pace = Pace(limits, retry, random.random)
         self._longest = limits.connect + limits.first_byte + limits.read
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.first_byte)
+        self._timeout = aiohttp.ClientTimeout(
+            total=self._longest, sock_connect=limits.connect, sock_read=limits.first_byte
+        )
+        # The whole of a file has a limit of its own.
+        self._fetching = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.first_byte)
         self._owned = session is None
         self._session = session or self._make_session(trust_env=trust_env, force_close=False)
         self._fresh = session or self._make_session(trust_env=trust_env, force_close=True)
@@ -64,6 +70,7 @@ class HttpEngine:
 
     async def close(self) -> None:
         """Closes the connections, unless the session is the user's own."""
+        self.pace.close()
         if self._owned:
             try:
                 await self._session.close()
@@ -73,36 +80,40 @@ class HttpEngine:
     async def send(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and again where that is safe and may help.
 
+        A submit that is refused as too much is not repeated here: it waits for its turn like every other one.
+
         Raises:
             HiggsfieldError: What the last try ended with. For a submit, its `charged` counts every try: it is `"no"`
                 only if none of them can have been accepted.
         """
         ticket = ticket or Ticket()
+        ticket.doubtful |= call.resumed
         failures = 0
-        doubtful = call.resumed
 
         async def attempt() -> T:
-            nonlocal failures, doubtful
+            nonlocal failures
             try:
                 return await self.send_once(call, ticket)
             except HiggsfieldError as error:
                 failures += 1
                 if error.refused:
-                    ticket.in_flight = doubtful
+                    ticket.in_flight = ticket.doubtful
                 else:
-                    doubtful = call.submits
+                    ticket.doubtful = call.submits
                 raise
 
         def give_up(error: HiggsfieldError) -> bool:
+            if call.submits and isinstance(error, RateLimited):
+                return True
             # What is asked for counts as it will be followed: an absurd one is clamped there.
             late = time.monotonic() + self._retry.delay(failures, error.retry_after, 0.0) >= ticket.until
-            return not may_repeat(call, error) or ((ticket.abandoned or late) and not doubtful)
+            return not may_repeat(call, error) or ((ticket.abandoned or late) and not ticket.doubtful)
 
         try:
             return await self._retrying(attempt, lambda: failures, give_up)
         except HiggsfieldError as error:
             if call.submits:
-                error.charged = "unknown" if doubtful else "no"
+                error.charged = "unknown" if ticket.doubtful else "no"
             raise
 
     async def _retrying(
@@ -129,18 +140,29 @@ class HttpEngine:
         return await retried()
 
     async def send_once(self, call: Call[T], ticket: Ticket | None = None) -> T:
-        """Performs a call, and whatever call its answer leads to, each once."""
+        """Performs a call, and whatever call its answer leads to, each once and in its turn."""
         ticket = ticket or Ticket()
-        async with self._places:
-            ticket.in_flight = call.submits
-            response = await self._exchange(call)
-        answer = call.decode(response)
+        lane: Lane = "submit" if call.submits else "poll" if call.polls else "other"
+        era = await self.pace.enter(lane, ticket.waits_until)
+        ticket.in_flight = call.submits
+        failed: BaseException | None = None
+        try:
+            answer = await self.exchange(call)
+        except BaseException as error:
+            failed = error
+            raise
+        finally:
+            self.pace.leave(lane, era, failed)
         if not isinstance(answer, Call):
             return answer
         ticket.in_flight = False
         if ticket.abandoned:
             raise ConnectionFailed(f"The {call.name} was given up before it was sent again.", refused=True)
         return await self.send_once(cast("Call[T]", answer), ticket)
+
+    async def exchange(self, call: Call[T]) -> T | Call[T]:
+        """Performs a call once, in the place that the caller holds."""
+        return call.decode(await self._exchange(call))
 
     async def _exchange(self, call: Call[T]) -> HttpResponse:
         if self._session.closed:
@@ -155,30 +177,26 @@ class HttpEngine:
             # of its kind where the service closes them as it is asked to.
             headers["Connection"] = "close"
             host = url.raw_host
-        with anyio.move_on_after(self._longest):
-            try:
-                async with (self._fresh if call.fresh else self._session).request(
-                    request.method,
-                    url,
-                    data=request.body,
-                    headers=headers,
-                    # Our keys never follow a redirect.
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=self._timeout,
-                    server_hostname=host,
-                ) as response:
-                    body = await self._read(response, call.name)
-                    found = {name.lower(): value for name, value in response.headers.items()}
-                    return HttpResponse(response.status, found, body, time.time())
-            except HiggsfieldError:
-                raise
-            except Exception as error:  # noqa: BLE001  # a session of the user's own may raise anything at all
-                failure, cause = self._explain(error, call.name, url), _without_headers(error)
-            # Raised here, where the foreign error is no context of it any more.
-            raise failure from cause
-        msg = f"No whole answer to {call.name} from {url.host} within {self._longest:g} s."
-        raise ConnectionFailed(msg, transient=True)
+        try:
+            async with (self._fresh if call.fresh else self._session).request(
+                request.method,
+                url,
+                data=request.body,
+                headers=headers,
+                # Our keys never follow a redirect.
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._timeout,
+                server_hostname=host,
+            ) as response:
+                body = await self._read(response, call.name)
+                return HttpResponse(response.status, response.headers, body, time.time())
+        except HiggsfieldError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a session of the user's own may raise anything at all
+            failure, cause = self._explain(error, call.name, url), _without_headers(error)
+        # Raised here, where the foreign error is no context of it any more.
+        raise failure from cause
 
     async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes:
         chunks: list[bytes] = []
@@ -194,7 +212,7 @@ class HttpEngine:
     def _explain(self, error: Exception, name: str, url: URL) -> HiggsfieldError:
         for kinds, how, refused, transient in _BROKEN:
             if isinstance(error, kinds):
-                words = how.format(limits=self._limits, error=type(error).__name__)
+                words = how.format(limits=self._limits, longest=self._longest, error=type(error).__name__)
                 msg = f"No answer to {name} from {url.host}: {words}."
                 return ConnectionFailed(msg, refused=refused, transient=transient)
         if isinstance(error, aiohttp.ClientResponseError):
@@ -231,11 +249,14 @@ class HttpEngine:
         try:
             if self._session.closed:
                 raise ClientClosed(f"The client was closed before {shown} was fetched.")
-            async with self._places:
+            era = await self.pace.enter("download")
+            try:
                 with anyio.move_on_after(self._limits.download):
                     await self._fetch(url, part)
                     await part.replace(path)
                     return path
+            finally:
+                self.pace.leave("download", era)
             msg = f"{shown} was not fetched within {self._limits.download:g} s."
             raise DownloadError(msg, transient=True)
         except aiohttp.ClientResponseError as error:
@@ -260,7 +281,7 @@ class HttpEngine:
             self._session.get(
                 URL(url),
                 headers={"User-Agent": USER_AGENT},
-                timeout=self._timeout,
+                timeout=self._fetching,
                 raise_for_status=True,
                 max_redirects=5,
             ) as response,
@@ -286,6 +307,7 @@ _BROKEN: tuple[tuple[tuple[type[Exception], ...], str, bool, bool], ...] = (
         True,
     ),
     ((aiohttp.SocketTimeoutError,), "silent for {limits.first_byte:g} s", False, True),
+    ((TimeoutError,), "not whole within {longest:g} s", False, True),
     (
         (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError),
         "the connection broke ({error})",

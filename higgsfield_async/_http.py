@@ -32,7 +32,7 @@ class HttpResponse:
 
     Attributes:
         status: The HTTP status.
-        headers: The headers, their names in lower case.
+        headers: The headers, to be looked up in lower case.
         body: All of the body.
         now: When it came, in seconds since the epoch; only a `Retry-After` that is a date needs it.
     """
@@ -71,6 +71,7 @@ class Call(Generic[T]):
         decode: Reads the answer: gives the value, gives a further call to perform in its place, or raises one of our
             errors.
         submits: Whether an accepted one costs money.
+        polls: Whether it looks at a generation.
         key: The `Idempotency-Key` of a submit. Without one, a submit that may have been accepted is never repeated.
         resumed: Whether an earlier submit with the same key may have been accepted.
         fresh: Whether it needs a connection of its own: on one that was kept alive and has just died, nobody can tell
@@ -81,6 +82,7 @@ class Call(Generic[T]):
     request: HttpRequest
     decode: Callable[[HttpResponse], T | Call[T]] = field(repr=False)
     submits: bool = False
+    polls: bool = False
     key: str | None = field(default=None, repr=False)
     resumed: bool = False
     fresh: bool = False
@@ -92,10 +94,19 @@ class Ticket:
 
     Attributes:
         in_flight: Whether it may have been accepted: it is being sent, or was, and no answer has said otherwise.
+        doubtful: Whether an earlier try of it may have been accepted, and its answer is lost.
         abandoned: Set when nobody waits any more: what was refused is then not tried again.
         until: When its caller's patience ends, by the monotonic clock: what was refused is not tried again after that.
+        latest: When it is given up that a limit, ours or the service's, lets it pass.
     """
 
     in_flight: bool = False
+    doubtful: bool = False
     abandoned: bool = False
     until: float = math.inf
+    latest: float = math.inf
+
+    @property
+    def waits_until(self) -> float:
+        """How long a limit may keep it waiting: what may have been paid for outlasts its caller's patience."""
+        return self.latest if self.doubtful else min(self.until, self.latest)

@@ -63,6 +63,8 @@ class GenerationTask:
         ref: What another process needs to pick it up.
     """
 
+    __slots__ = ("__weakref__", "_parts", "_tracked", "ref")
+
     def __init__(self, parts: Parts, tracked: Tracked) -> None:
         self._parts = parts
         self._tracked = tracked
@@ -94,7 +96,7 @@ class GenerationTask:
         """
         with _about(self.ref):
             job_set = await self._parts.engine.send(self._parts.transport.poll(self.ref))
-        self._tracked.see(job_set, time.monotonic())
+        self._parts.tracker.saw(self._tracked, job_set)
         return job_set
 
     async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:
@@ -129,9 +131,9 @@ class GenerationTask:
                 await cancel_quietly(self)
             raise
         if tracked.job_set is None or not tracked.ended:
-            raise _too_late(tracked, seconds)
-        if check and tracked.job_set.status is not JobStatus.COMPLETED:
-            raise _failure(tracked.job_set, self.ref)
+            raise too_late(tracked, seconds)
+        if check and (error := failure(tracked.job_set, self.ref)) is not None:
+            raise error
         return tracked.job_set
 
     def updates(self, timeout: float | None = None) -> AsyncIterator[JobSet]:
@@ -240,7 +242,7 @@ class _Updates(AsyncIterator[JobSet]):
         with anyio.move_on_after(self._deadline - time.monotonic()):
             self._seen = await self._tracker.change(self._tracked, before)
         if self._seen == before or self._tracked.job_set is None:
-            raise _too_late(self._tracked, self._seconds)
+            raise too_late(self._tracked, self._seconds)
         self._ended = self._tracked.ended
         return self._tracked.job_set
 
@@ -256,7 +258,8 @@ async def cancel_quietly(task: GenerationTask) -> None:
         logger.warning("Generation %s was not canceled within %g seconds.", task.id, CANCEL_GRACE)
 
 
-def _too_late(tracked: Tracked, seconds: float) -> WaitTimeout:
+def too_late(tracked: Tracked, seconds: float) -> WaitTimeout:
+    """The error of a wait whose deadline has passed."""
     last, ref = tracked.error, tracked.ref
     job_set = tracked.linkless or tracked.job_set
     state = "not seen yet" if job_set is None else f"{job_set.status.value} when last seen"
@@ -295,7 +298,10 @@ _MONEY = {
 }
 
 
-def _failure(job_set: JobSet, ref: TaskRef) -> GenerationError:
+def failure(job_set: JobSet, ref: TaskRef) -> GenerationError | None:
+    """The error that an end is, or None where it is completed."""
+    if job_set.status is JobStatus.COMPLETED:
+        return None
     kind, words = _FAILURES[job_set.status]
     reason = f": {job_set.reason.rstrip('.')}" if job_set.reason else ""
     msg = f"Generation {job_set.id} {words}{reason}. {_MONEY[job_set.charged]}"

@@ -1,4 +1,4 @@
-"""Looks after every open generation of a client that somebody waits for, with one schedule for all of them."""
+"""Looks after every open generation of a client, with one schedule for all of them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
-import anyio
-from anyio.abc import TaskGroup
-
 from higgsfield_async._domain import JobSet, JobStatus, TaskRef
-from higgsfield_async._errors import ClientClosed, HiggsfieldError
+from higgsfield_async._durations import Durations
+from higgsfield_async._errors import ClientClosed, HiggsfieldError, NotFound
+from higgsfield_async._limits import Limits
+from higgsfield_async._pace import Pace, Places
 from higgsfield_async._polling import PollPolicy, ends_wait
 from higgsfield_async._retry import RetryPolicy
 
@@ -27,30 +28,72 @@ logger = logging.getLogger("higgsfield_async.tracker")
 # many seconds it is looked at again before it is handed over as it is.
 LINK_GRACE = 30.0
 
+# For so many seconds a generation that nobody waits for is kept at hand; none was heard of that takes nearly as long.
+KEPT_AT_HAND = 24 * 3600.0
+
+# When polls are limited, the next one is the best of so many, drawn by chance: nearly as good as the best of all.
+DRAWN = 16
+
 
 class Tracked:
-    """One generation: what was last seen of it, and when to look again. Shared by all its handles."""
+    """One generation: what was last seen of it, and when to look again. Shared by all its handles.
 
-    def __init__(self, ref: TaskRef, job_set: JobSet | None) -> None:
+    Attributes:
+        ours: Whether it was submitted here, and not picked up.
+        born: When it was submitted, by the monotonic clock.
+        seen_open: When a look last found it open; when it was submitted or picked up, before there was one.
+        held: Whether it holds a place: it is open, as far as is known.
+        ripe: Whether a look at it is due, and waits to be made.
+        planned: When it stands in the schedule, or None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "born",
+        "due",
+        "ended",
+        "error",
+        "failures",
+        "fatal",
+        "held",
+        "hurried",
+        "job_set",
+        "linkless",
+        "linkless_since",
+        "listeners",
+        "looking",
+        "looks",
+        "ours",
+        "planned",
+        "ref",
+        "ripe",
+        "seen_open",
+        "status",
+        "version",
+    )
+
+    def __init__(self, ref: TaskRef, job_set: JobSet | None, now: float) -> None:
         self.ref = ref
         self.job_set = job_set
+        self.status = JobStatus.UNKNOWN if job_set is None else job_set.status
+        self.ended = job_set is not None and self.status.terminal
         self.version = 0 if job_set is None else 1
         self.error: HiggsfieldError | None = None
         self.fatal = 0
-        self.changed = asyncio.Event()
-        self.watchers = 0
+        self.listeners: tuple[Callable[[], None], ...] = ()
         self.looks = 0
         self.failures = 0
+        self.ours = job_set is not None
+        self.born = now if self.ours else now - _age(ref)
+        self.seen_open = now
+        self.held = False
         self.looking = False
-        self.due = 0.0
+        self.ripe = False
+        self.due = now
         self.planned: float | None = None
         self.hurried = False
         self.linkless: JobSet | None = None
         self.linkless_since: float | None = None
-
-    @property
-    def ended(self) -> bool:
-        return self.job_set is not None and self.job_set.status.terminal
 
     def see(self, job_set: JobSet, now: float) -> None:
         """Takes what a look found. An end stays an end, whatever a late answer says."""
@@ -58,17 +101,23 @@ class Tracked:
         self.failures = 0
         if self.ended:
             return
-        self.linkless = job_set if self._may_still_be_linked(job_set, now) else None
+        status = job_set.status
+        self.linkless = job_set if status.terminal and self._may_still_be_linked(job_set, now) else None
         if self.linkless is not None:
             return
+        if not status.terminal:
+            self.seen_open = now
         before, self.job_set = self.job_set, job_set
-        if before is None or _changed(before, job_set):
+        # The answer to a submit may hold no jobs yet: that they are there now is no change of status.
+        changed = (
+            before is None or status is not self.status or (bool(before.jobs) and _words(before) != _words(job_set))
+        )
+        self.status, self.ended = status, status.terminal
+        if changed:
             self.version += 1
             self._tell()
 
     def _may_still_be_linked(self, job_set: JobSet, now: float) -> bool:
-        if not job_set.status.terminal:
-            return False
         if not any(job.status is JobStatus.COMPLETED and not job.outputs for job in job_set.jobs):
             return False
         if self.linkless_since is None:
@@ -82,13 +131,14 @@ class Tracked:
         self._tell()
 
     def _tell(self) -> None:
-        self.changed.set()
-        self.changed = asyncio.Event()
+        for listener in self.listeners:
+            listener()
 
 
-def _changed(before: JobSet, now: JobSet) -> bool:
-    # The answer to a submit may hold no jobs yet: that they are there now is no change of status.
-    return before.status is not now.status or (bool(before.jobs) and _words(before) != _words(now))
+def _age(ref: TaskRef) -> float:
+    """The seconds since a submit of another process; its clock may be another one."""
+    created_at = ref.created_at if ref.created_at.tzinfo else ref.created_at.replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - created_at).total_seconds())
 
 
 def _words(job_set: JobSet) -> list[tuple[str, str]]:
@@ -98,33 +148,108 @@ def _words(job_set: JobSet) -> list[tuple[str, str]]:
 class Tracker:
     """One per client.
 
+    No asyncio task is spent on a generation: one timer wakes for the next that is due, and at most `max_connections`
+    tasks look at what is, while anything is.
+
     Args:
-        look: Performs one poll, once.
+        look: Performs one poll, once, in the place that the tracker holds.
+        pace: Gives places for polls.
         poll: When to look again.
         retry: When to look again after a look that failed.
+        limits: How many generations may be open, and how many polls under way.
     """
 
-    def __init__(self, look: Callable[[TaskRef], Awaitable[JobSet]], *, poll: PollPolicy, retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        look: Callable[[TaskRef], Awaitable[JobSet]],
+        *,
+        pace: Pace,
+        poll: PollPolicy,
+        retry: RetryPolicy,
+        limits: Limits,
+    ) -> None:
         self._look = look
-        self._poll = poll
+        self._pace = pace
         self._retry = retry
+        self._at_once = limits.max_connections
+        self._places = Places(limits.max_active)
+        self._durations = Durations(poll)
         self._known: WeakValueDictionary[tuple[str, str], Tracked] = WeakValueDictionary()
+        self._open: dict[tuple[str, str], Tracked] = {}
         self._schedule: list[tuple[float, int, Tracked]] = []
         self._order = itertools.count()
-        self._woken = asyncio.Event()
-        self._runner: asyncio.Task[None] | None = None
-        self._running = False
+        self._ripe: deque[Tracked] = deque()
+        self._lookers: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._cause: BaseException | None = None
+        self.ends: Counter[JobStatus] = Counter()
+
+    # Which generations there are, and how many may be.
 
     def track(self, ref: TaskRef, job_set: JobSet | None = None) -> Tracked:
         """The one record of a generation; made if there is none."""
         tracked = self._known.get((ref.kind, ref.id))
         if tracked is None:
-            tracked = self._known[ref.kind, ref.id] = Tracked(ref, job_set)
+            now = time.monotonic()
+            tracked = self._known[ref.kind, ref.id] = Tracked(ref, job_set, now)
             # One just submitted has time; of one picked up, nothing is known: it is looked at once.
-            tracked.due = time.monotonic() + (self._poll.gap(0, random.random()) if job_set is not None else 0.0)
+            if job_set is not None:
+                tracked.due = now + self._durations.gap(ref.kind, 0.0, 0, random.random())
         return tracked
+
+    @property
+    def opened(self) -> Iterable[Tracked]:
+        """Every generation that was submitted or looked at, and not seen to end; the oldest first."""
+        return self._open.values()
+
+    async def reserve(self, until: float) -> bool:
+        """Waits for a place for one more generation, and says whether there was one in time.
+
+        Open generations are looked at meanwhile, whether anybody waits for them or not: an end makes room.
+
+        Args:
+            until: When patience ends, by the monotonic clock.
+        """
+        if self._places.free:
+            self._places.take()
+            return True
+        first = not self._places.line
+        return await self._places.line.wait(until, self._look_for_room if first else lambda: None)
+
+    def release(self) -> None:
+        """Gives a reserved place back: nothing was opened."""
+        self._places.give_back()
+
+    def occupy(self, tracked: Tracked) -> None:
+        """Turns a reserved place into that of a generation, which keeps it until it ends."""
+        if tracked.held or tracked.ended:
+            self._places.give_back()
+        else:
+            self._hold(tracked)
+
+    def learn(self, most: int) -> None:
+        """Takes the service's word for how many generations may be open."""
+        self._places.learn(most)
+
+    def _hold(self, tracked: Tracked) -> None:
+        tracked.held = True
+        self._open[tracked.ref.kind, tracked.ref.id] = tracked
+        self._consider(tracked)
+        oldest = next(iter(self._open.values()))
+        if not oldest.listeners and time.monotonic() - oldest.seen_open > KEPT_AT_HAND:
+            self._let_go(oldest)
+
+    def _let_go(self, tracked: Tracked) -> None:
+        tracked.held = False
+        del self._open[tracked.ref.kind, tracked.ref.id]
+        self._places.give_back()
+
+    def _look_for_room(self) -> None:
+        for tracked in self._open.values():
+            self._consider(tracked)
+
+    # Who is told.
 
     async def change(self, tracked: Tracked, seen: int) -> int:
         """Waits until there is more to see than the version that was seen, and gives the newest version.
@@ -132,105 +257,195 @@ class Tracker:
         Raises:
             HiggsfieldError: A look met with something that will not pass, or the client was closed.
         """
-        if tracked.version <= seen:
-            with self._watching(tracked):
-                fatal = tracked.fatal
-                while tracked.version <= seen:
-                    await tracked.changed.wait()
-                    if self._closed and tracked.version <= seen:
-                        raise _closed(tracked.ref, self._cause)
-                    if tracked.error is not None and tracked.fatal > fatal:
-                        # A copy for each: several may wait, and a traceback belongs to one.
-                        raise copy.copy(tracked.error) from tracked.error.__cause__
+        while tracked.version <= seen:
+            told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            fatal = tracked.fatal
+
+            def tell(told: asyncio.Future[None] = told) -> None:
+                if not told.done():
+                    told.set_result(None)
+
+            self.listen(tracked, tell)
+            try:
+                await told
+            finally:
+                self.forget(tracked, tell)
+            if tracked.error is not None and tracked.fatal > fatal and tracked.version <= seen:
+                # A copy for each: several may wait, and a traceback belongs to one.
+                raise copy.copy(tracked.error) from tracked.error.__cause__
         return tracked.version
 
-    @contextmanager
-    def _watching(self, tracked: Tracked) -> Generator[None]:
+    def listen(self, tracked: Tracked, listener: Callable[[], None]) -> None:
+        """Looks after a generation while anybody listens, and tells of each change and of what ends waits.
+
+        Raises:
+            ClientClosed: There are no more looks.
+        """
         if self._closed:
             raise _closed(tracked.ref, self._cause)
-        tracked.watchers += 1
-        try:
-            if not tracked.looking and (tracked.planned is None or tracked.due < tracked.planned):
-                self._plan(tracked)
-            yield
-        finally:
-            tracked.watchers -= 1
+        tracked.listeners += (listener,)
+        self._consider(tracked)
+
+    def forget(self, tracked: Tracked, listener: Callable[[], None]) -> None:
+        """Ends what `listen` began."""
+        tracked.listeners = tuple(each for each in tracked.listeners if each is not listener)
 
     def hurry(self, tracked: Tracked) -> None:
         """Looks at a generation now, if anybody waits for it."""
         tracked.due = time.monotonic()
         # One that is under way may have been answered before whatever is the reason for this.
         tracked.hurried = tracked.looking
-        if tracked.watchers and not tracked.looking:
-            self._plan(tracked)
+        self._consider(tracked)
 
-    def _plan(self, tracked: Tracked) -> None:
-        tracked.planned = tracked.due
-        heapq.heappush(self._schedule, (tracked.due, next(self._order), tracked))
-        if self._schedule[0][2] is tracked:
-            self._woken.set()
-        if not self._running:
-            # Said before it is so: an eager task runs, and may plan, before it is assigned.
-            self._running = True
-            self._runner = asyncio.create_task(self._run(), name="higgsfield_async.tracker")
-            self._runner.add_done_callback(self._stopped)
+    def saw(self, tracked: Tracked, job_set: JobSet) -> None:
+        """Takes what was found, by a look of the schedule or by another."""
+        now = time.monotonic()
+        before = tracked.ended
+        tracked.see(job_set, now)
+        if tracked.ended and not before:
+            self.ends[tracked.status] += 1
+            # Of the others nobody knows how long they would have taken, or did take.
+            if tracked.ours and tracked.status is JobStatus.COMPLETED and tracked.linkless_since is None:
+                self._durations.ended(tracked.ref.kind, tracked.seen_open - tracked.born, now - tracked.born)
+            if tracked.held:
+                self._let_go(tracked)
+        elif not tracked.ended and not tracked.held:
+            self._places.take()
+            self._hold(tracked)
 
-    async def _run(self) -> None:
-        async with anyio.create_task_group() as looks:
-            while True:
-                self._begin(looks)
-                self._woken = asyncio.Event()
-                pause = self._schedule[0][0] - time.monotonic() if self._schedule else float("inf")
-                with anyio.move_on_after(pause):
-                    await self._woken.wait()
+    # When to look.
 
-    def _begin(self, looks: TaskGroup) -> None:
-        """Begins every look that is due."""
+    def _wanted(self, tracked: Tracked) -> bool:
+        return not tracked.ended and (bool(tracked.listeners) or (tracked.held and bool(self._places.line)))
+
+    def _consider(self, tracked: Tracked) -> None:
+        """Plans the next look at a generation, if there is to be one."""
+        if (
+            not tracked.looking
+            and not tracked.ripe
+            and (tracked.planned is None or tracked.due < tracked.planned)
+            and not self._closed
+            and self._wanted(tracked)
+        ):
+            tracked.planned = tracked.due
+            heapq.heappush(self._schedule, (tracked.due, next(self._order), tracked))
+            if self._schedule[0][2] is tracked:
+                self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._schedule:
+            pause = self._schedule[0][0] - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, pause), self._ripen)
+
+    def _ripen(self) -> None:
+        """Hands on every look that is due."""
         now = time.monotonic()
         while self._schedule and self._schedule[0][0] <= now:
             due, _, tracked = heapq.heappop(self._schedule)
             if due != tracked.planned:
                 continue  # overtaken by an earlier one
             tracked.planned = None
-            if tracked.watchers:
-                tracked.looking = True
-                looks.start_soon(self._look_at, tracked)
+            if self._wanted(tracked):
+                tracked.ripe = True
+                self._ripe.append(tracked)
+        self._start()
+        self._set_timer()
 
-    async def _look_at(self, tracked: Tracked) -> None:
+    def _start(self) -> None:
+        for _ in range(min(self._at_once - len(self._lookers), len(self._ripe))):
+            looker = asyncio.create_task(self._look_around(), name="higgsfield_async.look")
+            self._lookers.add(looker)
+            looker.add_done_callback(self._looked)
+
+    async def _look_around(self) -> None:
+        """Looks at what is due, one after the other, until nothing is."""
+        while self._ripe:
+            era = await self._pace.enter("poll")
+            failed: BaseException | None = None
+            try:
+                # Chosen only now: while this waited for its place, another may have become worth more.
+                if (tracked := self._pick()) is not None:
+                    failed = await self._look_at(tracked)
+            except BaseException as error:
+                failed = error
+                raise
+            finally:
+                self._pace.leave("poll", era, failed)
+
+    def _pick(self) -> Tracked | None:
+        while self._ripe:
+            if len(self._ripe) > 1 and self._pace.scarce("poll"):
+                best = max(random.sample(range(len(self._ripe)), min(DRAWN, len(self._ripe))), key=self._worth)
+                self._ripe[0], self._ripe[best] = self._ripe[best], self._ripe[0]
+            tracked = self._ripe.popleft()
+            tracked.ripe = False
+            if self._wanted(tracked):
+                return tracked
+        return None
+
+    def _worth(self, place: int) -> float:
+        tracked, now = self._ripe[place], time.monotonic()
+        return self._durations.worth(tracked.ref.kind, now - tracked.born, now - tracked.seen_open)
+
+    async def _look_at(self, tracked: Tracked) -> HiggsfieldError | None:
+        """Looks once, and plans the next look; gives what went wrong."""
+        tracked.looking = True
         tracked.looks += 1
         pause = 0.0
+        failed: HiggsfieldError | None = None
         try:
-            tracked.see(await self._look(tracked.ref), time.monotonic())
+            self.saw(tracked, await self._look(tracked.ref))
         except HiggsfieldError as error:
+            failed = error
             error.ref, error.charged = tracked.ref, "unknown"
             tracked.failures += 1
             if ends_wait(error):
                 tracked.fail(error)
+                if isinstance(error, NotFound) and tracked.held:
+                    self._let_go(tracked)
             else:
                 logger.info("A poll failed, and will be repeated: %s", error)
                 tracked.error = error
                 pause = self._retry.delay(tracked.failures, error.retry_after, random.random())
         finally:
             tracked.looking = False
-        gap = 0.0 if tracked.hurried else max(pause, self._poll.gap(tracked.looks, random.random()))
-        tracked.hurried = False
-        tracked.due = time.monotonic() + gap
-        if tracked.watchers and not tracked.ended:
-            self._plan(tracked)
+        if not tracked.ended:
+            now = time.monotonic()
+            gap = self._durations.gap(tracked.ref.kind, now - tracked.born, tracked.looks, random.random())
+            tracked.due = now if tracked.hurried else now + max(pause, gap)
+            tracked.hurried = False
+            self._consider(tracked)
+        return failed
 
-    def _stopped(self, runner: asyncio.Task[None]) -> None:
-        # Whatever stops the schedule ends every wait: none of them may hang for want of it.
+    def _looked(self, looker: asyncio.Task[None]) -> None:
+        self._lookers.discard(looker)
+        if looker.cancelled() or looker.exception() is not None:
+            # Whatever stops a look unforeseen ends every wait: none of them may hang for want of it.
+            self._stop(None if looker.cancelled() else looker.exception())
+        elif not self._closed:
+            self._start()
+
+    def _stop(self, cause: BaseException | None) -> None:
+        if self._closed:
+            return
         self._closed = True
-        self._cause = None if runner.cancelled() else runner.exception()
+        self._cause = cause
+        if self._timer is not None:
+            self._timer.cancel()
+        for looker in self._lookers:
+            looker.cancel()
         for tracked in list(self._known.values()):
-            tracked.fail(_closed(tracked.ref, self._cause))
+            tracked.fail(_closed(tracked.ref, cause))
+        self._places.line.dismiss(lambda: ClientClosed("The client was closed before this was sent.", refused=True))
 
     async def close(self) -> None:
         """Stops looking. Whoever still waits is told, with the ref."""
-        self._closed = True
-        if self._runner is not None:
-            self._runner.cancel()
-            await asyncio.wait([self._runner])
+        self._stop(None)
+        if self._lookers:
+            await asyncio.wait(self._lookers)
 
 
 def _closed(ref: TaskRef, cause: BaseException | None) -> ClientClosed:

@@ -1,0 +1,254 @@
+"""Who may go next: which exchange may be sent, and which generation may be opened."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import anyio
+
+from higgsfield_async._errors import ClientClosed, HiggsfieldError, RateLimited
+from higgsfield_async._limits import Limits
+from higgsfield_async._retry import RetryPolicy
+
+Lane: TypeAlias = Literal["submit", "poll", "other", "download"]
+
+
+class Line:
+    """Those who wait for a place, in the order in which they came.
+
+    Args:
+        returned: Called when a place that was given is not taken: whoever it was for has just been cancelled.
+    """
+
+    def __init__(self, returned: Callable[[], None]) -> None:
+        self._returned = returned
+        self._places: deque[asyncio.Future[None]] = deque()
+
+    def __bool__(self) -> bool:
+        while self._places and self._places[0].done():
+            self._places.popleft()
+        return bool(self._places)
+
+    async def wait(self, until: float, standing: Callable[[], None]) -> bool:
+        """Waits for a place, and says whether there was one in time.
+
+        Args:
+            until: When patience ends, by the monotonic clock; `math.inf` for never.
+            standing: Called once this one stands in line.
+        """
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._places.append(place)
+        standing()
+        taken = False
+        try:
+            with anyio.move_on_after(until - time.monotonic()):
+                await place
+                taken = True
+        finally:
+            if not taken and place.done() and not place.cancelled() and place.exception() is None:
+                self._returned()
+        return taken
+
+    def admit(self) -> None:
+        """Gives a place to the first in line; there must be one."""
+        self._places.popleft().set_result(None)
+
+    def dismiss(self, error: Callable[[], HiggsfieldError]) -> None:
+        """Sends everybody away, each with an error of its own."""
+        while self:
+            self._places.popleft().set_exception(error())
+
+
+class Places:
+    """How many generations may be open at once.
+
+    It counts, and more may be open than there are places: those that were opened before the limit was known, or by
+    another process.
+
+    Args:
+        most: How many; None for no limit.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = math.inf if most is None else most
+        self._taken = 0
+        self.line = Line(self.give_back)
+
+    @property
+    def free(self) -> bool:
+        """Whether one more may be opened now."""
+        return self._taken < self._most and not self.line
+
+    def take(self) -> None:
+        """Counts one more."""
+        self._taken += 1
+
+    def give_back(self) -> None:
+        """Counts one less, and lets the next one in."""
+        self._taken -= 1
+        while self._taken < self._most and self.line:
+            self._taken += 1
+            self.line.admit()
+
+    def learn(self, most: int) -> None:
+        """Takes the service's word for how many there are. It never raises what the caller has set."""
+        self._most = min(self._most, max(1, most))
+
+
+class _Lane:
+    """One kind of exchange: how many of it may be under way, and from when on."""
+
+    def __init__(self, widest: int, *, counted: bool, returned: Callable[[_Lane], None]) -> None:
+        self.width = self.widest = widest
+        self.counted = counted
+        self.under_way = 0
+        self.closed_until = 0.0
+        self.refusals = 0
+        # Of the last refusal: an exchange that was sent before it says nothing of how the service is after it.
+        self.era = 0
+        self.line = Line(lambda: returned(self))
+
+
+class Pace:
+    """The one gate of a client for whatever it sends. A place is held for one exchange, never across a wait.
+
+    A refusal for too much closes its lane for the time that the service names, or for a growing one; then the lane
+    opens for one exchange at a time, and for one more with each that goes well. The lanes take turns at whatever is
+    scarce, so that submits and polls never starve each other.
+
+    Args:
+        limits: Connections, and requests per second.
+        retry: How long to hold back where the service does not say.
+        chance: An even draw from [0, 1).
+    """
+
+    def __init__(self, limits: Limits, retry: RetryPolicy, chance: Callable[[], float]) -> None:
+        self._widest = limits.max_connections
+        self._interval = 0.0 if limits.requests_per_second is None else 1 / limits.requests_per_second
+        # The bucket of tokens, as the time at which it is full (the generic cell rate algorithm).
+        self._full_at = 0.0
+        self._depth = self._interval * (limits.burst - 1)
+        self._retry = retry
+        self._chance = chance
+        self._under_way = 0
+        self._lanes: dict[Lane, _Lane] = {
+            name: _Lane(self._widest, counted=True, returned=self._return) for name in ("submit", "poll", "other")
+        }
+        # They last, and most often go to another host: they leave room, and the service's rate does not count them.
+        self._lanes["download"] = _Lane(max(1, self._widest // 2), counted=False, returned=self._return)
+        # Whose turn it is, the next one first.
+        self._turns = deque(self._lanes.values())
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
+        self._closed = False
+
+    async def enter(self, name: Lane, until: float = math.inf) -> int:
+        """Waits for a place, which `leave` gives back with what this returns.
+
+        Args:
+            name: Of which kind the exchange is.
+            until: When patience ends, by the monotonic clock.
+
+        Raises:
+            RateLimited: There was no place by then.
+            ClientClosed: There will be none any more.
+        """
+        lane = self._lanes[name]
+        if self._closed:
+            raise _closed()
+        now = time.monotonic()
+        if not any(other.line for other in self._turns) and self._open(lane, now) and self._token_at(lane) <= now:
+            self._take(lane, now)
+        elif not await lane.line.wait(until, self._pump):
+            msg = "Not sent: it was held back by the limits of requests for as long as it may be."
+            raise RateLimited(msg, status=429, refused=True, transient=True, retry_after=self.held_back(name))
+        return lane.era
+
+    def leave(self, name: Lane, era: int, error: BaseException | None = None) -> None:
+        """Gives a place back, and says how the exchange went."""
+        lane = self._lanes[name]
+        if isinstance(error, RateLimited):
+            if era == lane.era:
+                lane.era += 1
+                lane.refusals += 1
+                lane.width = 1
+            pause = self._retry.delay(max(1, lane.refusals), error.retry_after, self._chance())
+            lane.closed_until = max(lane.closed_until, time.monotonic() + pause)
+        elif era == lane.era and (error is None or (isinstance(error, HiggsfieldError) and not error.transient)):
+            lane.refusals = 0
+            lane.width = min(lane.widest, lane.width + 1)
+        self._return(lane)
+
+    def held_back(self, name: Lane) -> float:
+        """For how many seconds a lane is closed yet."""
+        return max(0.0, self._lanes[name].closed_until - time.monotonic())
+
+    def scarce(self, name: Lane) -> bool:
+        """Whether a lane is limited by more than the number of connections."""
+        lane = self._lanes[name]
+        return self._interval > 0 or lane.width < lane.widest
+
+    def _return(self, lane: _Lane) -> None:
+        lane.under_way -= 1
+        self._under_way -= 1
+        self._pump()
+
+    def _open(self, lane: _Lane, now: float) -> bool:
+        return self._under_way < self._widest and lane.under_way < lane.width and now >= lane.closed_until
+
+    def _token_at(self, lane: _Lane) -> float:
+        return self._full_at - self._depth if lane.counted else 0.0
+
+    def _take(self, lane: _Lane, now: float) -> None:
+        if lane.counted:
+            self._full_at = max(self._full_at, now) + self._interval
+        lane.under_way += 1
+        self._under_way += 1
+
+    def _pump(self) -> None:
+        """Lets in whoever may go, and wakes again when somebody else may."""
+        waiting = [lane for lane in self._turns if lane.line]
+        if not waiting:
+            return
+        now = time.monotonic()
+        while lane := next((lane for lane in self._turns if lane.line and self._open(lane, now)), None):
+            if (token_at := self._token_at(lane)) > now:
+                self._wake_at(token_at)
+                return
+            self._take(lane, now)
+            self._turns.remove(lane)
+            self._turns.append(lane)
+            lane.line.admit()
+        # Those whose lane is open wait for a place: whoever gives one back comes by here.
+        closed = [lane.closed_until for lane in waiting if lane.closed_until > now]
+        if closed:
+            self._wake_at(min(closed))
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            if self._wakes_at <= when:
+                return
+            self._timer.cancel()
+        self._wakes_at = when
+        self._timer = asyncio.get_running_loop().call_later(when - time.monotonic(), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def close(self) -> None:
+        """Lets nobody in any more, and leaves no timer behind."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for lane in self._turns:
+            lane.line.dismiss(_closed)
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("The client was closed before this was sent.", refused=True)

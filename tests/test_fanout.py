@@ -1,0 +1,364 @@
+"""Many generations from one loop: one outcome each, and never more of anything than there may be."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import anyio
+import pytest
+
+from higgsfield_async import (
+    AuthenticationFailed,
+    ClientClosed,
+    ConfigurationError,
+    GenerationFailed,
+    GenerationRequest,
+    Higgsfield,
+    ImageToVideo,
+    InsufficientCredits,
+    InvalidRequest,
+    JobSet,
+    JobStatus,
+    Limits,
+    ModelRequest,
+    NotFound,
+    Outcome,
+    PollPolicy,
+    RateLimited,
+    Stats,
+    SubmissionUnknown,
+    WaitTimeout,
+)
+from higgsfield_async.sandbox import Fault, Plan, Sandbox
+from surfaces import IMAGE, PROMPT, PROXY, V1, V2, Surface
+
+Client = Callable[..., Higgsfield]
+NEVER = Plan(queued=1e9)
+
+
+def numbered(count: int) -> Iterator[ModelRequest]:
+    for number in range(count):
+        yield ModelRequest("higgsfield-ai/dop/turbo", {"prompt": f"{PROMPT} {number}", "image_url": IMAGE})
+
+
+def endless(surface: Surface, drawn: list[int]) -> Iterator[GenerationRequest]:
+    while True:
+        drawn.append(len(drawn))
+        yield surface.request
+
+
+async def test_one_outcome_for_each(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    updates: list[Outcome] = []
+    async with client(surface) as hf:
+        outcomes = [outcome async for outcome in hf.map([surface.request] * 20, max_active=7, on_update=updates.append)]
+        assert hf.stats() == Stats(waiting=0, queued=0, running=0, done=20, failed=0)
+        assert hf.open_tasks() == []
+    assert sorted(outcome.index for outcome in outcomes) == list(range(20))
+    assert {outcome.ref.id for outcome in outcomes if outcome.ref} == set(sandbox.generations)
+    for outcome in outcomes:
+        assert outcome.error is None
+        assert outcome.request is surface.request
+        assert outcome.job_set is not None
+        assert outcome.job_set.status is JobStatus.COMPLETED
+    assert {update.index for update in updates} == set(range(20))
+    assert len([update for update in updates if update in outcomes]) == 20
+
+
+async def test_errors_stay_with_their_item(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(end="failed", reason="why"), Plan(), Plan())
+    sandbox.script("submit", Fault.answer(200), Fault.answer(200))  # nothing to do with the third and later ones
+    requests = [PROXY.request, PROXY.request, V1.request, PROXY.request, PROXY.request, PROXY.request]
+    async with client(PROXY, limits=Limits(max_connections=1)) as hf:
+        found = {outcome.index: outcome async for outcome in hf.map(requests)}
+    assert len(found) == 6
+    kinds = [type(found[index].error) for index in range(6)]
+    assert kinds[:2] == [SubmissionUnknown, SubmissionUnknown]
+    assert kinds[2].__name__ == "Unsupported"
+    assert sorted(kind.__name__ for kind in kinds[3:]) == ["GenerationFailed", "NoneType", "NoneType"]
+    failed = next(each for each in found.values() if isinstance(each.error, GenerationFailed))
+    assert failed.ref is not None
+    assert failed.job_set is not None
+
+
+async def test_a_look_that_will_not_pass_is_an_outcome(sandbox: Sandbox, client: Client) -> None:
+    async with client(V2) as hf:
+        sandbox.script("poll", Fault.answer(404, b'{"detail":"Not found"}'))
+        [outcome] = [outcome async for outcome in hf.map([V2.request])]
+    assert isinstance(outcome.error, NotFound)
+    assert outcome.ref is not None
+
+
+async def test_each_has_its_deadline(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, Plan())
+    async with client(V2, limits=Limits(max_connections=1)) as hf:
+        outcomes = [outcome async for outcome in hf.map([V2.request] * 2, timeout=0.5)]
+        assert isinstance(outcomes[-1].error, WaitTimeout)
+        assert outcomes[-1].ref == outcomes[-1].error.ref
+        assert outcomes[0].error is None
+        assert [task.ref for task in hf.open_tasks()] == [outcomes[-1].ref]
+        [later] = [outcome async for outcome in hf.map([V2.request], timeout=math.inf)]
+        assert later.error is None
+
+
+async def test_endless_requests_are_drawn_as_room_appears(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    drawn: list[int] = []
+    async with client(surface) as hf:
+        taken = 0
+        async for _ in hf.map(endless(surface, drawn), max_active=5):
+            taken += 1
+            assert len(drawn) <= taken + 5
+            if taken == 12:
+                break
+        gc.collect()
+        await anyio.sleep(0.05)
+        count = len(drawn)
+        assert count <= 17
+        await anyio.sleep(0.1)
+        assert len(drawn) == count
+
+
+async def test_a_slow_consumer_holds_the_drawing_back(sandbox: Sandbox, client: Client) -> None:
+    drawn: list[int] = []
+    async with client(V1) as hf, hf.map(endless(V1, drawn), max_active=3) as outcomes:
+        await anext(outcomes)
+        await anyio.sleep(0.3)
+        assert len(drawn) <= 4
+
+
+async def test_leaving_keeps_what_was_submitted_at_hand(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=0, running=0), *[NEVER] * 10)
+    async with client(V2, limits=Limits(max_connections=1)) as hf:
+        async with hf.map(numbered(100), max_active=4) as outcomes:
+            await anext(outcomes)
+        opened = {task.id for task in hf.open_tasks()}
+        assert opened <= set(sandbox.generations)
+        assert len(opened) >= 2
+        before = len(sandbox.received)
+        await anyio.sleep(0.1)
+        assert len(sandbox.received) <= before + 1
+        with pytest.raises(StopAsyncIteration):
+            await anext(outcomes)
+
+
+async def test_leaving_cancels_where_that_was_asked_for(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=0, running=0), *[NEVER] * 10)
+    async with client(V2, limits=Limits(max_connections=1)) as hf:
+        async with hf.map(numbered(100), max_active=4, on_leave="cancel") as outcomes:
+            await anext(outcomes)
+            while len(sandbox.generations) < 4:
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.05)
+    ends = [generation.status for generation in sandbox.generations.values()]
+    assert ends.count("canceled") >= 3
+
+
+async def test_what_dooms_all_ends_the_drawing(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    drawn: list[int] = []
+    sandbox.script("submit", Fault.answer(401, b'{"detail":"Invalid credentials"}'))
+    async with client(surface, limits=Limits(max_connections=1)) as hf:
+        found: list[Outcome] = []
+        with pytest.raises(AuthenticationFailed):
+            async for outcome in hf.map(endless(surface, drawn), max_active=50):
+                found.append(outcome)
+    assert isinstance(found[0].error, AuthenticationFailed)
+    assert len(drawn) == 1
+
+
+async def test_no_credit_ends_the_drawing_and_what_was_paid_is_finished(client: Client) -> None:
+    async with Sandbox(speed=100, points=20) as sandbox, Higgsfield(sandbox.proxy(), poll=PollPolicy.fixed(0.02)) as hf:
+        found: list[Outcome] = []
+        with pytest.raises(InsufficientCredits):
+            async for outcome in hf.map([PROXY.request] * 50, max_active=4):
+                found.append(outcome)
+        completed = [outcome for outcome in found if outcome.error is None]
+        assert {outcome.ref.id for outcome in completed if outcome.ref} <= set(sandbox.generations)
+        assert len(sandbox.generations) < 10
+
+
+async def test_an_iterable_that_breaks(sandbox: Sandbox, client: Client) -> None:
+    async def broken() -> AsyncIterator[GenerationRequest]:
+        yield V1.request
+        raise ZeroDivisionError
+
+    async with client(V1) as hf:
+        found: list[Outcome] = []
+        with pytest.raises(ZeroDivisionError):
+            async for outcome in hf.map(broken()):
+                found.append(outcome)
+    assert len(found) == len(sandbox.generations) == 1
+
+
+async def test_nothing_to_do(client: Client) -> None:
+    async with client() as hf:
+        assert [outcome async for outcome in hf.map([])] == []
+        assert await hf.gather([]) == []
+        await hf.map([]).aclose()
+        with pytest.raises(ConfigurationError):
+            hf.map([], max_active=0)
+
+
+async def test_closing_the_client_ends_a_map(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(*[NEVER] * 9)
+    hf = client(V2)
+    outcomes = hf.map(numbered(3))
+    first = asyncio.create_task(anext(outcomes))
+    while len(sandbox.generations) < 3:
+        await anyio.sleep(0.01)
+    await anyio.sleep(0.05)
+    await hf.close()
+    outcome = await first
+    assert isinstance(outcome.error, ClientClosed)
+    assert outcome.ref is not None
+    assert outcome.ref.id in sandbox.generations
+    assert len([rest async for rest in outcomes]) == 2
+
+
+async def test_gather_gives_the_ends_in_order(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(*[Plan(queued=0, running=20 - number) for number in range(10)])
+    async with client(V2) as hf:
+        found = await hf.gather(numbered(10), max_active=10)
+    requests = {identifier: each.request["prompt"] for identifier, each in sandbox.generations.items()}
+    assert [requests[job_set.id] for job_set in found] == [f"{PROMPT} {number}" for number in range(10)]
+
+
+async def test_gather_raises_the_first_error_or_returns_them(sandbox: Sandbox, client: Client) -> None:
+    requests = [V2.request, ModelRequest("higgsfield-ai/dop/turbo", {}), V2.request]
+    async with client(V2) as hf:
+        with pytest.raises(InvalidRequest):
+            await hf.gather(requests)
+        first, second, third = await hf.gather(requests, return_exceptions=True)
+        assert isinstance(first, JobSet)
+        assert isinstance(second, InvalidRequest)
+        assert isinstance(third, JobSet)
+        sandbox.script("submit", *[Fault.answer(401, b'{"detail":"Invalid credentials"}')] * 9)
+        found = await hf.gather([V2.request] * 5, return_exceptions=True, max_active=1)
+        assert [type(each) for each in found] == [AuthenticationFailed] * 5
+        with pytest.raises(AuthenticationFailed):
+            await hf.gather([V2.request] * 5, max_active=1)
+
+
+async def most_open(sandbox: Sandbox, stop: anyio.Event) -> int:
+    most = 0
+    while not stop.is_set():
+        most = max(most, sum(not each.finished for each in sandbox.generations.values()))
+        await anyio.sleep(0.002)
+    return most
+
+
+async def test_max_active_holds_over_everything_the_client_does(sandbox: Sandbox, client: Client) -> None:
+    stop = anyio.Event()
+    counting = asyncio.create_task(most_open(sandbox, stop))
+    async with client(V2, limits=Limits(max_active=3)) as hf:
+
+        async def mapped() -> None:
+            assert [outcome.error async for outcome in hf.map(numbered(6))] == [None] * 6
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(mapped)
+            group.start_soon(mapped)
+            for _ in range(4):
+                group.start_soon(hf.run, V1.request)
+            await anyio.sleep(0.1)
+            assert hf.stats().waiting > 0
+        # Submitted, and waited for by nobody: an end still makes room.
+        for _ in range(5):
+            await hf.submit(V2.request)
+    stop.set()
+    assert await counting == 3
+    assert len(sandbox.generations) == 21
+
+
+async def test_the_accounts_limit_is_learned(client: Client) -> None:
+    async with Sandbox(speed=100, max_concurrent=2) as sandbox:
+        settings = {"poll": PollPolicy.fixed(0.02)}
+        async with Higgsfield(sandbox.platform(), **settings) as hf:  # type: ignore[arg-type]  # one setting
+            found = await hf.gather(numbered(6))
+            refused = sum(received.status == 400 for received in sandbox.received)
+            assert [job_set.status for job_set in found] == [JobStatus.COMPLETED] * 6
+            await hf.gather(numbered(6))
+            # What was learned is kept to: nothing is refused any more.
+            assert sum(received.status == 400 for received in sandbox.received) == refused
+        assert len(sandbox.generations) == 12
+
+
+async def test_a_place_is_waited_for_with_patience(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, limits=Limits(max_active=1, patience=0.1)) as hf:
+        await hf.submit(V2.request)
+        with pytest.raises(RateLimited, match="Not sent: none of the account's places") as caught:
+            await hf.submit(V2.request)
+        assert caught.value.charged == "no"
+        # A cancelled one leaves the queue, and one that was just let in gives its place back.
+        with anyio.move_on_after(0.01):
+            await hf.submit(V2.request)
+    assert len(sandbox.generations) == 1
+
+
+async def test_a_failed_submit_gives_its_place_back(sandbox: Sandbox, client: Client) -> None:
+    async with client(V2, limits=Limits(max_active=1)) as hf:
+        for _ in range(3):
+            with pytest.raises(InvalidRequest):
+                await hf.submit(ModelRequest("higgsfield-ai/dop/turbo", {}))
+        assert (await hf.run(V2.request)).status is JobStatus.COMPLETED
+
+
+async def test_closing_while_a_place_is_waited_for(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    hf = client(V2, limits=Limits(max_active=1))
+    await hf.submit(V2.request)
+    waiting = asyncio.create_task(hf.submit(V2.request))
+    await anyio.sleep(0.05)
+    await hf.close()
+    with pytest.raises(ClientClosed) as caught:
+        await waiting
+    assert caught.value.charged == "no"
+
+
+async def test_a_refusal_holds_back_every_submit_and_no_poll(sandbox: Sandbox, client: Client) -> None:
+    async with client(V2) as hf:
+        task = await hf.submit(V2.request)
+        sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "1"}))
+        began = asyncio.get_running_loop().time()
+        submitting = [asyncio.create_task(hf.submit(ImageToVideo_or_v2())) for _ in range(3)]
+        assert (await task.wait(timeout=0.9)).status is JobStatus.COMPLETED
+        await asyncio.gather(*submitting)
+        assert asyncio.get_running_loop().time() - began >= 1
+    late = [received for received in sandbox.received if received.operation == "submit"]
+    assert sum(received.status == 429 for received in late) == 1
+
+
+def ImageToVideo_or_v2() -> ModelRequest:  # noqa: N802
+    assert ImageToVideo
+    return next(numbered(1))
+
+
+async def test_a_limited_poll_holds_back_every_poll_and_no_submit(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(*[Plan(queued=0, running=0)] * 9)
+    sandbox.script("poll", Fault.answer(429, headers={"Retry-After": "0.5"}))
+    async with client(V2) as hf:
+        tasks = [await hf.submit(V2.request) for _ in range(4)]
+        began = asyncio.get_running_loop().time()
+        waiting = [asyncio.create_task(task.wait()) for task in tasks]
+        await anyio.sleep(0.1)
+        seen = sum(received.operation == "poll" for received in sandbox.received)
+        await hf.submit(V2.request)
+        assert asyncio.get_running_loop().time() - began < 0.4
+        await asyncio.gather(*waiting)
+        assert asyncio.get_running_loop().time() - began >= 0.4
+    assert seen <= 4
+
+
+async def test_requests_per_second_are_kept_to(sandbox: Sandbox, client: Client) -> None:
+    async with client(V2, limits=Limits(requests_per_second=50, burst=5), poll=PollPolicy.fixed(0.01)) as hf:
+        found = await hf.gather(numbered(12))
+    assert len(found) == 12
+    times = sorted(received.at for received in sandbox.received)
+    for first, sixth in zip(times, times[15:], strict=False):
+        # Never more than the burst and what the rate adds to it.
+        assert 15 <= 5 + 50 * (sixth - first) + 1.5
+    submits = [received.at for received in sandbox.received if received.operation == "submit"]
+    polls = [received.at for received in sandbox.received if received.operation == "poll"]
+    assert min(polls) < max(submits)  # neither waited for the other to be done
