@@ -17,7 +17,6 @@ from higgsfield_async import (
     GenerationFailed,
     GenerationRequest,
     Higgsfield,
-    ImageToVideo,
     InsufficientCredits,
     InvalidRequest,
     JobSet,
@@ -167,15 +166,22 @@ async def test_what_dooms_all_ends_the_drawing(sandbox: Sandbox, client: Client,
     assert len(drawn) == 1
 
 
-async def test_no_credit_ends_the_drawing_and_what_was_paid_is_finished(client: Client) -> None:
-    async with Sandbox(speed=100, points=20) as sandbox, Higgsfield(sandbox.proxy(), poll=PollPolicy.fixed(0.02)) as hf:
-        found: list[Outcome] = []
-        with pytest.raises(InsufficientCredits):
-            async for outcome in hf.map([PROXY.request] * 50, max_active=4):
-                found.append(outcome)
+async def test_no_credit_ends_the_drawing_and_what_was_paid_is_finished() -> None:
+    async with Sandbox(speed=100) as sandbox:
+        async with Higgsfield(sandbox.platform(), poll=PollPolicy.fixed(0.02)) as hf:
+            await hf.run(V2.request)
+        [paid] = sandbox.generations.values()
+    async with Sandbox(speed=100, credits=5 * paid.charged) as sandbox:
+        async with Higgsfield(sandbox.platform(), poll=PollPolicy.fixed(0.02)) as hf:
+            found: list[Outcome] = []
+            with pytest.raises(InsufficientCredits):
+                async for outcome in hf.map([V2.request] * 50, max_active=4):
+                    found.append(outcome)
         completed = [outcome for outcome in found if outcome.error is None]
-        assert {outcome.ref.id for outcome in completed if outcome.ref} <= set(sandbox.generations)
-        assert len(sandbox.generations) < 10
+        assert {outcome.ref.id for outcome in completed if outcome.ref} == set(sandbox.generations)
+        assert len(completed) == 5
+        assert {type(outcome.error) for outcome in found} == {type(None), InsufficientCredits}
+        assert len(found) <= 9
 
 
 async def test_an_iterable_that_breaks(sandbox: Sandbox, client: Client) -> None:
@@ -288,7 +294,7 @@ async def test_a_place_is_waited_for_with_patience(sandbox: Sandbox, client: Cli
     sandbox.plan(NEVER)
     async with client(V2, limits=Limits(max_active=1, patience=0.1)) as hf:
         await hf.submit(V2.request)
-        with pytest.raises(RateLimited, match="Not sent: none of the account's places") as caught:
+        with pytest.raises(RateLimited, match="Not sent: no place") as caught:
             await hf.submit(V2.request)
         assert caught.value.charged == "no"
         # A cancelled one leaves the queue, and one that was just let in gives its place back.
@@ -322,17 +328,12 @@ async def test_a_refusal_holds_back_every_submit_and_no_poll(sandbox: Sandbox, c
         task = await hf.submit(V2.request)
         sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "1"}))
         began = asyncio.get_running_loop().time()
-        submitting = [asyncio.create_task(hf.submit(ImageToVideo_or_v2())) for _ in range(3)]
+        submitting = [asyncio.create_task(hf.submit(V2.request)) for _ in range(3)]
         assert (await task.wait(timeout=0.9)).status is JobStatus.COMPLETED
         await asyncio.gather(*submitting)
         assert asyncio.get_running_loop().time() - began >= 1
     late = [received for received in sandbox.received if received.operation == "submit"]
     assert sum(received.status == 429 for received in late) == 1
-
-
-def ImageToVideo_or_v2() -> ModelRequest:  # noqa: N802
-    assert ImageToVideo
-    return next(numbered(1))
 
 
 async def test_a_limited_poll_holds_back_every_poll_and_no_submit(sandbox: Sandbox, client: Client) -> None:
