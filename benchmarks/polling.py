@@ -32,6 +32,7 @@ from pathlib import Path
 
 from higgsfield_async import PollPolicy
 from higgsfield_async._durations import Durations
+from higgsfield_async._tracker import DRAWN
 
 MEDIANS = (8.0, 30.0, 120.0)
 SPREAD = 0.5
@@ -259,7 +260,8 @@ Submits = list[tuple[float, str, float]]
 
 
 def one_budget(submits: Submits, until: float, durations: Durations | None) -> Cost:
-    """Looks at a steady rate, each at one of those that are open: where it is worth most, or in turn."""
+    """Looks at a steady rate, each at one of those that are open: as the tracker chooses it, or in turn."""
+    chance = random.Random("drawn")
     waiting = list(submits)
     heapq.heapify(waiting)
     tracked: list[tuple[float, float, str, float]] = []  # last look, submitted at, kind, duration
@@ -274,8 +276,9 @@ def one_budget(submits: Submits, until: float, durations: Durations | None) -> C
         if not tracked:
             continue
         if durations is not None:
-            worths = [durations.worth(kind, now - at, now - last) for last, at, kind, _ in tracked]
-            chosen = worths.index(max(worths))
+            drawn = chance.sample(range(len(tracked)), min(DRAWN, len(tracked)))
+            worths = {i: durations.worth(tracked[i][2], now - tracked[i][1], now - tracked[i][0]) for i in drawn}
+            chosen = max(drawn, key=worths.__getitem__)
         else:
             chosen = tracked.index(min(tracked))
         last, at, kind, duration = tracked.pop(chosen)

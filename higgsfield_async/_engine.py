@@ -55,6 +55,8 @@ class HttpEngine:
         self._timeout = aiohttp.ClientTimeout(
             total=self._longest, sock_connect=limits.connect, sock_read=limits.first_byte
         )
+        # A timer for each read of each poll would be a tenth of what a poll costs: it is limited as a whole.
+        self._polling = aiohttp.ClientTimeout(total=self._longest, sock_connect=limits.connect)
         # The whole of a file has a limit of its own.
         self._fetching = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.first_byte)
         self._owned = session is None
@@ -186,7 +188,7 @@ class HttpEngine:
                 # Our keys never follow a redirect.
                 allow_redirects=False,
                 raise_for_status=False,
-                timeout=self._timeout,
+                timeout=self._polling if call.polls else self._timeout,
                 server_hostname=host,
             ) as response:
                 body = await self._read(response, call.name)
@@ -201,9 +203,9 @@ class HttpEngine:
     async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        while chunk := await response.content.readany():
-            chunks.append(chunk)
-            size += len(chunk)
+        while not response.content.at_eof():
+            chunks.append(await response.content.readany())
+            size += len(chunks[-1])
             if size > LONGEST_ANSWER:
                 msg = f"The answer to {name} is longer than {LONGEST_ANSWER:,} bytes."
                 raise MalformedResponse(msg, status=response.status, body=chunks[0])

@@ -5,29 +5,29 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
+
+from msgspec import Struct
 
 from higgsfield_async._domain import without_query
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(Struct, frozen=True):
     """What is sent. Headers hold keys, and bodies prompts: neither is shown."""
 
     method: Literal["GET", "POST", "DELETE"]
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str]
+    body: bytes | None = None
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method} {without_query(self.url)})"
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(Struct, frozen=True):
     """What came back.
 
     Attributes:
@@ -39,8 +39,11 @@ class HttpResponse:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes
     now: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"HttpResponse({self.status}, {len(self.body):,} bytes)"
 
     @property
     def retry_after(self) -> float | None:
@@ -61,8 +64,7 @@ class HttpResponse:
 _SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(Struct, Generic[T], frozen=True):
     """One HTTP exchange, described and not performed.
 
     Attributes:
@@ -80,12 +82,15 @@ class Call(Generic[T]):
 
     name: str
     request: HttpRequest
-    decode: Callable[[HttpResponse], T | Call[T]] = field(repr=False)
+    decode: Callable[[HttpResponse], T | Call[T]]
     submits: bool = False
     polls: bool = False
-    key: str | None = field(default=None, repr=False)
+    key: str | None = None
     resumed: bool = False
     fresh: bool = False
+
+    def __repr__(self) -> str:
+        return f"Call({self.name!r}, {self.request!r})"
 
 
 @dataclass(slots=True)

@@ -27,12 +27,12 @@ class Line:
 
     def __init__(self, returned: Callable[[], None]) -> None:
         self._returned = returned
-        self._places: deque[asyncio.Future[None]] = deque()
+        self.places: deque[asyncio.Future[None]] = deque()
 
     def __bool__(self) -> bool:
-        while self._places and self._places[0].done():
-            self._places.popleft()
-        return bool(self._places)
+        while self.places and self.places[0].done():
+            self.places.popleft()
+        return bool(self.places)
 
     async def wait(self, until: float, standing: Callable[[], None]) -> bool:
         """Waits for a place, and says whether there was one in time.
@@ -42,7 +42,7 @@ class Line:
             standing: Called once this one stands in line.
         """
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._places.append(place)
+        self.places.append(place)
         standing()
         taken = False
         try:
@@ -56,12 +56,12 @@ class Line:
 
     def admit(self) -> None:
         """Gives a place to the first in line; there must be one."""
-        self._places.popleft().set_result(None)
+        self.places.popleft().set_result(None)
 
     def dismiss(self, error: Callable[[], HiggsfieldError]) -> None:
         """Sends everybody away, each with an error of its own."""
         while self:
-            self._places.popleft().set_exception(error())
+            self.places.popleft().set_exception(error())
 
 
 class Places:
@@ -162,7 +162,7 @@ class Pace:
         if self._closed:
             raise _closed()
         now = time.monotonic()
-        if not any(other.line for other in self._turns) and self._open(lane, now) and self._token_at(lane) <= now:
+        if not self._awaited() and self._open(lane, now) and self._token_at(lane) <= now:
             self._take(lane, now)
         elif not await lane.line.wait(until, self._pump):
             msg = "Not sent: it was held back by the limits of requests for as long as it may be."
@@ -196,7 +196,15 @@ class Pace:
     def _return(self, lane: _Lane) -> None:
         lane.under_way -= 1
         self._under_way -= 1
-        self._pump()
+        if self._awaited():
+            self._pump()
+
+    def _awaited(self) -> bool:
+        """Whether anybody may stand in a line; this is asked twice for each exchange."""
+        for lane in self._turns:  # noqa: SIM110  # a generator takes longer than all the rest of this
+            if lane.line.places:
+                return True
+        return False
 
     def _open(self, lane: _Lane, now: float) -> bool:
         return self._under_way < self._widest and lane.under_way < lane.width and now >= lane.closed_until
@@ -212,9 +220,6 @@ class Pace:
 
     def _pump(self) -> None:
         """Lets in whoever may go, and wakes again when somebody else may."""
-        waiting = [lane for lane in self._turns if lane.line]
-        if not waiting:
-            return
         now = time.monotonic()
         while lane := next((lane for lane in self._turns if lane.line and self._open(lane, now)), None):
             if (token_at := self._token_at(lane)) > now:
@@ -225,7 +230,7 @@ class Pace:
             self._turns.append(lane)
             lane.line.admit()
         # Those whose lane is open wait for a place: whoever gives one back comes by here.
-        closed = [lane.closed_until for lane in waiting if lane.closed_until > now]
+        closed = [lane.closed_until for lane in self._turns if lane.closed_until > now and lane.line]
         if closed:
             self._wake_at(min(closed))
 

@@ -180,6 +180,7 @@ class Tracker:
         self._order = itertools.count()
         self._ripe: deque[Tracked] = deque()
         self._lookers: set[asyncio.Task[None]] = set()
+        self._looking = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._cause: BaseException | None = None
@@ -355,7 +356,8 @@ class Tracker:
         self._set_timer()
 
     def _start(self) -> None:
-        for _ in range(min(self._at_once - len(self._lookers), len(self._ripe))):
+        idle = len(self._lookers) - self._looking
+        for _ in range(min(self._at_once - len(self._lookers), len(self._ripe) - idle)):
             looker = asyncio.create_task(self._look_around(), name="higgsfield_async.look")
             self._lookers.add(looker)
             looker.add_done_callback(self._looked)
@@ -392,6 +394,7 @@ class Tracker:
 
     async def _look_at(self, tracked: Tracked) -> HiggsfieldError | None:
         """Looks once, and plans the next look; gives what went wrong."""
+        self._looking += 1
         tracked.looking = True
         tracked.looks += 1
         pause = 0.0
@@ -412,6 +415,7 @@ class Tracker:
                 pause = self._retry.delay(tracked.failures, error.retry_after, random.random())
         finally:
             tracked.looking = False
+            self._looking -= 1
         if not tracked.ended:
             now = time.monotonic()
             gap = self._durations.gap(tracked.ref.kind, now - tracked.born, tracked.looks, random.random())

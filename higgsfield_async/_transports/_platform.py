@@ -317,7 +317,7 @@ class PlatformTransport:
         # The answer to a submit names addresses of its own, even on another host: ours is built from the id.
         part = path_part(ref.id)
         http = self._v1("GET", f"/v1/job-sets/{part}") if v1 else self._v2("GET", f"/requests/{part}/status")
-        return Call(name, http, decode)
+        return Call(name, http, decode, polls=True)
 
     def cancel(self, ref: TaskRef) -> Call[None]:
         if _is_v1(ref):

@@ -264,7 +264,7 @@ class ProxyTransport:
                 return read_job_set(response, name, words=_WORDS, settle=_settle, ref=ref)
             raise error_from(response, name, judge=_judge, private=(self._key,), looking=True)
 
-        return Call(name, self._request("GET", f"/higgsfield/feed/{path_part(ref.id)}"), decode)
+        return Call(name, self._request("GET", f"/higgsfield/feed/{path_part(ref.id)}"), decode, polls=True)
 
     def cancel(self, ref: TaskRef) -> Call[None]:
         msg = f"The proxy cannot cancel: it has no way to end generation {ref.id}."
