@@ -433,9 +433,10 @@ JSON = st.recursive(
 )
 
 
-def record(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """An object with any of these fields, now and then one of them odd, or something else in its place."""
-    return st.fixed_dictionaries({}, optional={name: oddly(value) for name, value in fields.items()})
+def record(*always: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """An object with these fields, or some of them, where now and then one is odd."""
+    odd = {name: oddly(value) for name, value in fields.items()}
+    return st.fixed_dictionaries({name: odd.pop(name) for name in always}, optional=odd)
 
 
 def oddly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -444,7 +445,7 @@ def oddly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 TEXT = st.none() | st.text('azé"', max_size=3)
 URL = st.sampled_from(["", "https://a.b/c.mp4", "https://a.b/c.PNG?x", "https://a.b/c", "http://["])
-FILE = record(url=URL, type=st.sampled_from(["video", "image", "audio", "text", None]))
+FILE = record("url", url=URL, type=st.sampled_from(["video", "image", "audio", "text", None]))
 TIME = (
     st.none()
     | st.floats(0, 1e11)
@@ -453,6 +454,8 @@ TIME = (
     | st.sampled_from(["1747790390.5", "null", "2026-11-22", "20261122T010203Z", "2026-11-22T01:02:03.1234567+02:00"])
 )
 JOB = record(
+    "status",
+    "results",
     id=TEXT,
     status=st.sampled_from(["queued", "completed", "failed", "nsfw", "ip_detected", "", None]),
     result=st.none() | FILE,
@@ -460,8 +463,12 @@ JOB = record(
     meta=st.none() | record(fail_reason=TEXT, is_refunded=st.sampled_from([True, False, None, 1, "true"])),
     params=JSON,
 )
-FEED = record(id=TEXT, type=TEXT, created_at=TIME, jobs=st.none() | st.lists(oddly(JOB), max_size=3), params=JSON)
+FEED = record(
+    "id", "jobs", id=TEXT, type=TEXT, created_at=TIME, jobs=st.none() | st.lists(oddly(JOB), max_size=3), params=JSON
+)
 REQUEST = record(
+    "request_id",
+    "status",
     request_id=TEXT,
     status=st.sampled_from(["queued", "completed", "failed", "odd", "", None]),
     error=TEXT,

@@ -158,18 +158,18 @@ class JobSets:
         identifier = wire.id or (ref and ref.id)
         if not identifier:
             raise malformed(response, name, "it has no id")
-        if wire.jobs is None and ref is not None:
-            raise malformed(response, name, "it has no jobs")
-        # A loop: neither `map` nor a comprehension is as fast for one job, and nearly every generation has one.
-        jobs: list[Job] = []
-        for job in wire.jobs or ():
-            jobs.append(self._job(job))  # noqa: PERF401
+        jobs = wire.jobs
+        if jobs is None:
+            if ref is not None:
+                raise malformed(response, name, "it has no jobs")
+            jobs = []
         created_at = wire.created_at
         if created_at is not None and created_at.tzinfo is None:
             created_at = created_at.replace(tzinfo=UTC)
         return JobSet(
             id=identifier,
-            jobs=tuple(jobs),
+            # Nearly every generation has one job, and to go through a list costs more than to read it.
+            jobs=(self._job(jobs[0]),) if len(jobs) == 1 else tuple(map(self._job, jobs)),
             kind=wire.type or None,
             created_at=created_at,
             body=body,
@@ -178,18 +178,19 @@ class JobSets:
     def _job(self, wire: _Job) -> Job:
         raw_status = wire.status or ""
         status, charged, refunded = self._words.get(raw_status, self._other)
-        reason, meta, results = None, wire.meta, wire.results
-        if meta is not None:
-            reason = meta.fail_reason or None
-            if meta.is_refunded is True:
-                charged = refunded
-        if results is None:
-            outputs = _outputs(None, wire.result, None)
-        else:
-            outputs = _outputs(results.raw, wire.result, results.min)
+        meta, results = wire.meta or _NO_META, wire.results or _NO_RESULTS
         return Job(
-            id=wire.id or "", status=status, raw_status=raw_status, outputs=outputs, reason=reason, charged=charged
+            id=wire.id or "",
+            status=status,
+            raw_status=raw_status,
+            outputs=_outputs(results.raw, wire.result, results.min),
+            reason=meta.fail_reason or None,
+            charged=refunded if meta.is_refunded is True else charged,
         )
+
+
+_NO_META = _Meta()
+_NO_RESULTS = _Results()
 
 
 def _outputs(raw: _File | None, result: _File | None, small: _File | None) -> tuple[Media, ...]:
@@ -197,9 +198,9 @@ def _outputs(raw: _File | None, result: _File | None, small: _File | None) -> tu
     found: list[Media] = []
     first = second = None
     if raw is not None and (first := raw.url):
-        found.append(Media(first, raw.kind or kind_of_media(first), "raw"))
+        found.append(Media(first, raw.kind or kind_of_media(first)))
     if result is not None and (second := result.url) and second != first:
-        found.append(Media(second, result.kind or kind_of_media(second), "raw"))
+        found.append(Media(second, result.kind or kind_of_media(second)))
     if small is not None and (url := small.url) and url not in (first, second):
         found.append(Media(url, small.kind or kind_of_media(url), "min"))
     return tuple(found)
