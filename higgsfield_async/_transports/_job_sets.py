@@ -130,14 +130,18 @@ class JobSets:
     Args:
         words: Its words for a status; any other reads as `unknown`.
         settle: What it knows of the money.
+
+    Attributes:
+        words: What each word says: a status, and what became of the money, kept and given back.
+        other: What any other word says.
     """
 
     def __init__(self, words: Mapping[str, JobStatus], settle: Settle) -> None:
         def known(status: JobStatus) -> tuple[JobStatus, Charged, Charged]:
             return status, settle(status, refunded=False), settle(status, refunded=True)
 
-        self._words = {word: known(status) for word, status in words.items()}
-        self._other = known(JobStatus.UNKNOWN)
+        self.words = {word: known(status) for word, status in words.items()}
+        self.other = known(JobStatus.UNKNOWN)
 
     def read(self, response: HttpResponse, name: str, ref: TaskRef | None = None) -> JobSet:
         """The job set in an answer.
@@ -177,7 +181,7 @@ class JobSets:
 
     def _job(self, wire: _Job) -> Job:
         raw_status = wire.status or ""
-        status, charged, refunded = self._words.get(raw_status, self._other)
+        status, charged, refunded = self.words.get(raw_status, self.other)
         meta, results = wire.meta or _NO_META, wire.results or _NO_RESULTS
         return Job(
             id=wire.id or "",

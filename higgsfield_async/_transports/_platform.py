@@ -64,7 +64,7 @@ _WORDS: Mapping[str, JobStatus] = {
 }
 
 
-def _settle(status: JobStatus, *, refunded: bool = False) -> Charged:  # noqa: ARG001
+def _settle(status: JobStatus, *, refunded: bool) -> Charged:  # noqa: ARG001
     # Charged on success alone; failed, nsfw and canceled in the queue are given back
     # (https://docs.higgsfield.ai/docs/concepts/billing-and-retention).
     if status is JobStatus.COMPLETED:
@@ -98,13 +98,17 @@ class _Request(Struct, gc=False):
 
     def outputs(self) -> tuple[Media, ...]:
         """Every file, the best first and each once: `audio` stands again in `audios`."""
+        others = (self.zip, self.jsx, self.fbx, self.ply)
+        # Most answers come before there is any file.
+        if not any((self.video, self.images, self.audio, self.audios, self.mov, *others)):
+            return ()
         files: tuple[tuple[MediaKind | None, Sequence[_File | None]], ...] = (
             ("video", (self.video,)),
             ("image", self.images or ()),
             ("audio", (self.audio,)),
             ("audio", self.audios or ()),
             ("video", (self.mov,)),
-            (None, (self.zip, self.jsx, self.fbx, self.ply)),
+            (None, others),
         )
         found: dict[str, Media] = {}
         for kind, under in files:
@@ -172,7 +176,7 @@ def _read_request(response: HttpResponse, name: str, ref: TaskRef | None = None)
     raw_status = wire.status or ""
     if ref is not None and not raw_status:
         raise malformed(response, name, "it has no status")
-    status = _WORDS.get(raw_status, JobStatus.UNKNOWN)
+    status, charged, _ = _RECORDS.words.get(raw_status, _RECORDS.other)
     # One status stands for the whole request, however many files it makes: one job.
     job = Job(
         id=identifier,
@@ -180,7 +184,7 @@ def _read_request(response: HttpResponse, name: str, ref: TaskRef | None = None)
         raw_status=raw_status,
         outputs=wire.outputs(),
         reason=wire.error or None,
-        charged=_settle(status),
+        charged=charged,
     )
     return JobSet(id=identifier, jobs=(job,), body=response.body)
 
