@@ -11,9 +11,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
+from hypothesis import given, strategies as st
 
 from higgsfield_async import (
     AuthenticationFailed,
@@ -45,6 +47,7 @@ from higgsfield_async import (
 from higgsfield_async._domain import Page
 from higgsfield_async._http import Call, HttpResponse
 from higgsfield_async._requests import SubmitOptions
+from higgsfield_async._transports import _job_sets, _platform
 from surfaces import PROXY, V1, V2
 
 PAYLOADS = Path(__file__).parents[2] / "shared" / "wire" / "payloads"
@@ -419,3 +422,84 @@ def test_keyframes_as_in_the_reference() -> None:
     reference = Keyframes(prompt="", aspect_ratio="3:4", count=1, quality="720p", seed=1)
     sent = msgspec.json.decode(PLATFORM.submit(reference, OPTIONS).request.body or b"")
     assert sent == {"params": {"seed": 1, "count": 1, "prompt": "", "quality": "720p", "aspect_ratio": "3:4"}}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-10, 10) | st.floats(-1e12, 1e12) | st.text("az0/.:", max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "url", "type"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def record(*always: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """An object with these fields, or some of them, where now and then one is odd."""
+    odd = {name: oddly(value) for name, value in fields.items()}
+    return st.fixed_dictionaries({name: odd.pop(name) for name in always}, optional=odd)
+
+
+def oddly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.integers(0, 9).flatmap(lambda drawn: usual if drawn else JSON)
+
+
+TEXT = st.none() | st.text('azé"', max_size=3)
+URL = st.sampled_from(["", "https://a.b/c.mp4", "https://a.b/c.PNG?x", "https://a.b/c", "http://["])
+FILE = record("url", url=URL, type=st.sampled_from(["video", "image", "audio", "text", None]))
+TIME = (
+    st.none()
+    | st.floats(0, 1e11)
+    | st.integers(-1, 10**11)
+    | st.datetimes(timezones=st.none() | st.just(UTC)).map(datetime.isoformat)
+    | st.sampled_from(["1747790390.5", "null", "2026-11-22", "20261122T010203Z", "2026-11-22T01:02:03.1234567+02:00"])
+)
+JOB = record(
+    "status",
+    "results",
+    id=TEXT,
+    status=st.sampled_from(["queued", "completed", "failed", "nsfw", "ip_detected", "", None]),
+    result=st.none() | FILE,
+    results=st.none() | record(raw=FILE, min=FILE),
+    meta=st.none() | record(fail_reason=TEXT, is_refunded=st.sampled_from([True, False, None, 1, "true"])),
+    params=JSON,
+)
+FEED = record(
+    "id", "jobs", id=TEXT, type=TEXT, created_at=TIME, jobs=st.none() | st.lists(oddly(JOB), max_size=3), params=JSON
+)
+REQUEST = record(
+    "request_id",
+    "status",
+    request_id=TEXT,
+    status=st.sampled_from(["queued", "completed", "failed", "odd", "", None]),
+    error=TEXT,
+    images=st.none() | st.lists(oddly(FILE), max_size=2),
+    audios=st.none() | st.lists(FILE, max_size=2),
+    **dict.fromkeys(("video", "audio", "mov", "zip", "jsx", "fbx", "ply"), st.none() | FILE),
+)
+
+
+def outcome(call: Call[Any], body: bytes) -> object:
+    try:
+        return call.decode(HttpResponse(200, {}, body))
+    except MalformedResponse as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("calls", "module", "answers"),
+    [
+        ((SUBMIT_PROXY, POLL_PROXY, SUBMIT_V1, POLL_V1), _job_sets, FEED),
+        ((SUBMIT_V2, POLL_V2), _platform, REQUEST),
+    ],
+    ids=["job set", "request"],
+)
+@given(data=st.data())
+def test_an_answer_reads_the_same_whether_or_not_a_part_of_it_is_odd(
+    calls: tuple[Call[Any], ...], module: Any, answers: st.SearchStrategy[Any], data: st.DataObject
+) -> None:
+    # What has the expected form is read by one decoder, and the rest by another.
+    body = json.dumps(data.draw(answers)).encode()
+    for call in calls:
+        usual = outcome(call, body)
+        with mock.patch.object(module, "_decode", side_effect=msgspec.ValidationError):
+            assert outcome(call, body) == usual

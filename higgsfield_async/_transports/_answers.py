@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
-from higgsfield_async._domain import Media, suffix_of
+from higgsfield_async._domain import suffix_of
 from higgsfield_async._errors import (
     ApiError,
     AuthenticationFailed,
@@ -43,6 +43,10 @@ class Complaint(NamedTuple):
     html: bool = False
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What a decoder raises for a body that it cannot read."""
+
+
 def read_json(response: HttpResponse, decoder: msgspec.json.Decoder[T], name: str) -> T:
     """The value in the body, whatever the Content-Type says: some answers come without one.
 
@@ -51,7 +55,7 @@ def read_json(response: HttpResponse, decoder: msgspec.json.Decoder[T], name: st
     """
     try:
         return decoder.decode(response.body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise malformed(response, name, _why(response, error)) from None
 
 
@@ -83,7 +87,7 @@ def read_complaint(response: HttpResponse) -> Complaint:
         return Complaint("an HTML page", html=True)
     try:
         answer: Any = msgspec.json.decode(response.body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         # The gateway writes its messages into its JSON unescaped: a quote in one makes it invalid.
         text = response.body[:2000].decode(errors="replace").strip()
         return Complaint(text, detail=text or None)
@@ -253,38 +257,34 @@ def private_strings(value: object, key: str = "") -> set[str]:
 
 
 def read_time(value: object) -> datetime | None:
-    """A `created_at`: the proxy gives seconds since the epoch, the platform ISO 8601; anything else is none."""
+    """A `created_at` of any form, or None: beyond what decoding reads by itself, any other ISO 8601."""
     try:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-        if isinstance(value, str):
-            found = datetime.fromisoformat(value)
-            return found if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, OverflowError, OSError):
+        return msgspec.convert(value, datetime | None, strict=False)
+    except msgspec.ValidationError:
         pass
-    return None
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
-_SUFFIXES: Mapping[str, Literal["image", "video", "audio"]] = {
+MediaKind: TypeAlias = Literal["image", "video", "audio"]
+
+_SUFFIXES: Mapping[str, MediaKind] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif"), "image"),
     **dict.fromkeys((".mp4", ".webm", ".mov", ".m4v"), "video"),
     **dict.fromkeys((".wav", ".mp3", ".m4a", ".ogg", ".flac", ".aac"), "audio"),
 }
 
 
-def kind_of_media(word: object, url: str) -> Literal["image", "video", "audio", "file"]:
-    """What a file is: by the service's word for it, else by its name."""
-    if word in ("image", "video", "audio"):
-        return word
+def media_word(value: object) -> MediaKind | None:
+    """The service's word for what a file is, where it is one, or None."""
+    return value if value in ("image", "video", "audio") else None
+
+
+def kind_of_media(url: str) -> MediaKind | Literal["file"]:
+    """What a file is, by its name: for where the service has no word for it."""
     return _SUFFIXES.get(suffix_of(url), "file")
-
-
-def each_once(found: Iterable[Media]) -> tuple[Media, ...]:
-    """The media, the first of each address: `min` may be `raw`, and `audio` stands again in `audios`."""
-    by_url: dict[str, Media] = {}
-    for media in found:
-        by_url.setdefault(media.url, media)
-    return tuple(by_url.values())
 
 
 def url_of(file: object) -> str | None:

@@ -6,7 +6,7 @@ One transport serves both; the type of the request decides. Source: https://docs
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
@@ -34,8 +34,9 @@ from higgsfield_async._requests import (
     TalkingHead,
 )
 from higgsfield_async._transports._answers import (
+    UNREADABLE,
+    MediaKind,
     as_list,
-    each_once,
     error_from,
     kind_of_media,
     malformed,
@@ -45,7 +46,7 @@ from higgsfield_async._transports._answers import (
     url_of,
 )
 from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
-from higgsfield_async._transports._job_sets import read_job_set
+from higgsfield_async._transports._job_sets import JobSets
 
 T = TypeVar("T")
 
@@ -63,17 +64,64 @@ _WORDS: Mapping[str, JobStatus] = {
 }
 
 
-def _settle(status: JobStatus, _meta: Mapping[str, Any]) -> Charged:
+def _settle(status: JobStatus, *, refunded: bool) -> Charged:  # noqa: ARG001
     # Charged on success alone; failed, nsfw and canceled in the queue are given back
     # (https://docs.higgsfield.ai/docs/concepts/billing-and-retention).
-    if status.terminal:
-        return "yes" if status is JobStatus.COMPLETED else "no"
-    return "unknown"
+    if status is JobStatus.COMPLETED:
+        return "yes"
+    return "no" if status.terminal else "unknown"
 
 
-class _Request(Struct):
-    """`GET /requests/{id}/status`, and the answer to a submit. Read with care: each field may be odd by itself."""
+_RECORDS = JobSets(_WORDS, _settle)
 
+
+# As in the job sets: what is not named is skipped, the order is the service's own, and none needs the collector.
+class _File(Struct, gc=False):
+    url: str | None = None
+
+
+class _Request(Struct, gc=False):
+    """`GET /requests/{id}/status`, and the answer to a submit."""
+
+    status: str | None = None
+    request_id: str | None = None
+    error: str | None = None
+    video: _File | None = None
+    images: list[_File] | None = None
+    audio: _File | None = None
+    audios: list[_File] | None = None
+    mov: _File | None = None
+    zip: _File | None = None
+    jsx: _File | None = None
+    fbx: _File | None = None
+    ply: _File | None = None
+
+    def outputs(self) -> tuple[Media, ...]:
+        """Every file, the best first and each once: `audio` stands again in `audios`."""
+        others = (self.zip, self.jsx, self.fbx, self.ply)
+        # Most answers come before there is any file.
+        if not any((self.video, self.images, self.audio, self.audios, self.mov, *others)):
+            return ()
+        files: tuple[tuple[MediaKind | None, Sequence[_File | None]], ...] = (
+            ("video", (self.video,)),
+            ("image", self.images or ()),
+            ("audio", (self.audio,)),
+            ("audio", self.audios or ()),
+            ("video", (self.mov,)),
+            (None, others),
+        )
+        found: dict[str, Media] = {}
+        for kind, under in files:
+            for file in under:
+                if file is not None and (url := file.url) and url not in found:
+                    found[url] = Media(url, kind or kind_of_media(url))
+        return tuple(found.values())
+
+
+_decode = msgspec.json.Decoder(_Request).decode
+
+
+class _Odd(Struct):
     status: Any = None
     request_id: Any = None
     error: Any = None
@@ -87,51 +135,56 @@ class _Request(Struct):
     fbx: Any = None
     ply: Any = None
 
-    def files(self) -> Iterable[tuple[str, object]]:
-        """Every file with the word it stands under, the best first."""
-        yield "video", self.video
-        yield from (("image", file) for file in as_list(self.images))
-        yield "audio", self.audio
-        yield from (("audio", file) for file in as_list(self.audios))
-        yield "video", self.mov
-        yield from (("file", file) for file in (self.zip, self.jsx, self.fbx, self.ply))
-
-
-_request_decoder = msgspec.json.Decoder(_Request)
-
 
 class _Bare(Struct):
     request_id: Any = None
 
 
+_odd_decoder = msgspec.json.Decoder(_Odd)
 _bare_decoder = msgspec.json.Decoder(_Bare)
+
+
+def _mended(response: HttpResponse, name: str, *, submitted: bool) -> _Request:
+    """What an answer says of which some part has not the expected form: such a part is as if it were not there."""
+    try:
+        odd = read_json(response, _odd_decoder, name)
+    except MalformedResponse:
+        if not submitted:
+            raise
+        # What was paid for has an id, whatever became of the rest.
+        odd = _Odd(status="queued", request_id=read_json(response, _bare_decoder, name).request_id)
+    return _Request(
+        text_or_none(odd.status),
+        text_or_none(odd.request_id),
+        text_or_none(odd.error),
+        _File(url_of(odd.video)),
+        [_File(url_of(file)) for file in as_list(odd.images)],
+        _File(url_of(odd.audio)),
+        [_File(url_of(file)) for file in as_list(odd.audios)],
+        *(_File(url_of(file)) for file in (odd.mov, odd.zip, odd.jsx, odd.fbx, odd.ply)),
+    )
 
 
 def _read_request(response: HttpResponse, name: str, ref: TaskRef | None = None) -> JobSet:
     try:
-        wire = read_json(response, _request_decoder, name)
-    except MalformedResponse:
-        if ref is not None:
-            raise
-        # What was paid for has an id, whatever became of the rest.
-        wire = _Request(status="queued", request_id=read_json(response, _bare_decoder, name).request_id)
-    identifier = text_or_none(wire.request_id) or (ref and ref.id)
+        wire = _decode(response.body)
+    except UNREADABLE:
+        wire = _mended(response, name, submitted=ref is None)
+    identifier = wire.request_id or (ref and ref.id)
     if not identifier:
         raise malformed(response, name, "it has no request_id")
-    raw_status = text_or_none(wire.status) or ""
+    raw_status = wire.status or ""
     if ref is not None and not raw_status:
         raise malformed(response, name, "it has no status")
-    status = _WORDS.get(raw_status, JobStatus.UNKNOWN)
+    status, charged, _ = _RECORDS.words.get(raw_status, _RECORDS.other)
     # One status stands for the whole request, however many files it makes: one job.
     job = Job(
         id=identifier,
         status=status,
         raw_status=raw_status,
-        outputs=each_once(
-            Media(url=url, kind=kind_of_media(word, url)) for word, file in wire.files() if (url := url_of(file))
-        ),
-        reason=text_or_none(wire.error),
-        charged=_settle(status, {}),
+        outputs=wire.outputs(),
+        reason=wire.error or None,
+        charged=charged,
     )
     return JobSet(id=identifier, jobs=(job,), body=response.body)
 
@@ -232,6 +285,10 @@ class PlatformTransport:
         self._key_id = checked_key("key_id", key_id)
         self._key_secret = checked_key("key_secret", key_secret)
         self._base = checked_base_url(base_url)
+        self._account = fingerprint(self.name, self._key_id)
+        self._v1_headers = {"hf-api-key": self._key_id, "hf-secret": self._key_secret, "Accept": "application/json"}
+        # With v1's headers a generation of v2 is accepted, and then stays queued.
+        self._v2_headers = {"Authorization": f"Key {self._key_id}:{self._key_secret}", "Accept": "application/json"}
 
     def __repr__(self) -> str:
         return f"PlatformTransport(base_url={self._base!r}, account={self.account!r})"
@@ -242,7 +299,7 @@ class PlatformTransport:
 
     @property
     def account(self) -> str:
-        return fingerprint(self.name, self._key_id)
+        return self._account
 
     def same_service(self, origin: str) -> bool:
         return origin == self._base or {origin, self._base} <= HOSTS
@@ -275,7 +332,7 @@ class PlatformTransport:
 
         def decode(response: HttpResponse) -> JobSet:
             if 200 <= response.status < 300:
-                return read_job_set(response, "submit", words=_WORDS, settle=_settle)
+                return _RECORDS.read(response, "submit")
             raise error_from(response, "submit", private=private)
 
         http = self._v1("POST", f"/{route}", msgspec.json.encode(body))
@@ -311,7 +368,7 @@ class PlatformTransport:
             if not 200 <= response.status < 300:
                 raise error_from(response, name, private=self._secrets, looking=True)
             if v1:
-                return read_job_set(response, name, words=_WORDS, settle=_settle, ref=ref)
+                return _RECORDS.read(response, name, ref)
             return _read_request(response, name, ref)
 
         # The answer to a submit names addresses of its own, even on another host: ours is built from the id.
@@ -378,7 +435,7 @@ class PlatformTransport:
         return {self._key_id, self._key_secret}
 
     def _v1(self, method: Literal["GET", "POST"], path: str, body: bytes | None = None) -> HttpRequest:
-        return self._request(method, path, body, {"hf-api-key": self._key_id, "hf-secret": self._key_secret})
+        return self._request(method, path, body, self._v1_headers.copy())
 
     def _v2(
         self,
@@ -387,14 +444,11 @@ class PlatformTransport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> HttpRequest:
-        # With v1's headers a generation of v2 is accepted, and then stays queued.
-        keyed = {"Authorization": f"Key {self._key_id}:{self._key_secret}", **(headers or {})}
-        return self._request(method, path, body, keyed)
+        return self._request(method, path, body, {**self._v2_headers, **(headers or {})})
 
     def _request(
         self, method: Literal["GET", "POST", "DELETE"], path: str, body: bytes | None, headers: dict[str, str]
     ) -> HttpRequest:
-        headers["Accept"] = "application/json"
         if body is not None:
             headers["Content-Type"] = "application/json"
         return HttpRequest(method, self._base + path, headers, body)

@@ -41,7 +41,7 @@ from higgsfield_async._transports._answers import (
     text_or_none,
 )
 from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
-from higgsfield_async._transports._job_sets import read_job_set
+from higgsfield_async._transports._job_sets import JobSets
 
 T = TypeVar("T")
 
@@ -84,11 +84,14 @@ def _judge(response: HttpResponse, complaint: Complaint) -> tuple[type[ApiError]
     return PermissionDenied, False
 
 
-def _settle(status: JobStatus, meta: Mapping[str, Any]) -> Charged:
+def _settle(status: JobStatus, *, refunded: bool) -> Charged:
     if status is JobStatus.COMPLETED:
         return "yes"
     # Whether the reseller gives points back for what failed is nowhere said; the record says so when Higgsfield did.
-    return "no" if meta.get("is_refunded") is True else "unknown"
+    return "no" if refunded else "unknown"
+
+
+_RECORDS = JobSets(_WORDS, _settle)
 
 
 class _Listing(Struct):
@@ -187,6 +190,8 @@ class ProxyTransport:
             msg = "speech_path must begin with “/”."
             raise ConfigurationError(msg)
         self._speech_path = speech_path
+        self._account = fingerprint(self.name, self._key)
+        self._headers = {"Authorization": f"Bearer {self._key}", "Accept": "application/json"}
 
     def __repr__(self) -> str:
         return f"ProxyTransport(base_url={self._base!r}, account={self.account!r})"
@@ -197,7 +202,7 @@ class ProxyTransport:
 
     @property
     def account(self) -> str:
-        return fingerprint(self.name, self._key)
+        return self._account
 
     def same_service(self, origin: str) -> bool:
         return origin == self._base
@@ -247,7 +252,7 @@ class ProxyTransport:
                 return self._submission(other, kind, request)
             if 200 <= response.status < 300:
                 self._remember(path, kind)
-                return read_job_set(response, "submit", words=_WORDS, settle=_settle)
+                return _RECORDS.read(response, "submit")
             raise error_from(response, "submit", judge=_judge, private=private)
 
         return Call("submit", self._request("POST", path, body), decode, submits=True, fresh=True)
@@ -261,7 +266,7 @@ class ProxyTransport:
 
         def decode(response: HttpResponse) -> JobSet:
             if 200 <= response.status < 300:
-                return read_job_set(response, name, words=_WORDS, settle=_settle, ref=ref)
+                return _RECORDS.read(response, name, ref)
             raise error_from(response, name, judge=_judge, private=(self._key,), looking=True)
 
         return Call(name, self._request("GET", f"/higgsfield/feed/{path_part(ref.id)}"), decode, polls=True)
@@ -307,7 +312,7 @@ class ProxyTransport:
         return Call(name, self._request("GET", f"/higgsfield/tpl/{path}?{urlencode(query)}"), decode)
 
     def _request(self, method: Any, path: str, body: bytes | None = None) -> HttpRequest:
-        headers = {"Authorization": f"Bearer {self._key}", "Accept": "application/json"}
+        headers = self._headers.copy()
         if body is not None:
             # Required: with any other type the gateway skips the body and hands on `{}`.
             headers["Content-Type"] = "application/json"
