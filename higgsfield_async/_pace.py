@@ -240,7 +240,8 @@ class Pace:
                 return
             self._timer.cancel()
         self._wakes_at = when
-        self._timer = asyncio.get_running_loop().call_later(when - time.monotonic(), self._wake)
+        # The timers of uvloop are no finer than a millisecond.
+        self._timer = asyncio.get_running_loop().call_later(max(0.001, when - time.monotonic()), self._wake)
 
     def _wake(self) -> None:
         self._timer = None

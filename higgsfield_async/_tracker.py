@@ -31,6 +31,9 @@ LINK_GRACE = 30.0
 # For so many seconds a generation that nobody waits for is kept at hand; none was heard of that takes nearly as long.
 KEPT_AT_HAND = 24 * 3600.0
 
+# What is due within so many seconds is looked at together. The timers of uvloop, too, are no finer.
+TICK = 0.002
+
 # When polls are limited, the next one is the best of so many, drawn by chance: nearly as good as the best of all.
 DRAWN = 16
 
@@ -339,12 +342,12 @@ class Tracker:
             self._timer = None
         if self._schedule:
             pause = self._schedule[0][0] - time.monotonic()
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, pause), self._ripen)
+            self._timer = asyncio.get_running_loop().call_later(max(TICK, pause), self._ripen)
 
     def _ripen(self) -> None:
         """Hands on every look that is due."""
-        now = time.monotonic()
-        while self._schedule and self._schedule[0][0] <= now:
+        soon = time.monotonic() + TICK
+        while self._schedule and self._schedule[0][0] <= soon:
             due, _, tracked = heapq.heappop(self._schedule)
             if due != tracked.planned:
                 continue  # overtaken by an earlier one
