@@ -27,6 +27,7 @@ from higgsfield_async import (
     Outcome,
     PollPolicy,
     RateLimited,
+    RetryPolicy,
     Stats,
     SubmissionUnknown,
     WaitTimeout,
@@ -367,3 +368,22 @@ async def test_requests_per_second_are_kept_to(sandbox: Sandbox, client: Client)
     submits = [received.at for received in sandbox.received if received.operation == "submit"]
     polls = [received.at for received in sandbox.received if received.operation == "poll"]
     assert min(polls) < max(submits)  # neither waited for the other to be done
+
+
+async def test_what_was_paid_for_and_not_taken_is_in_the_log(
+    sandbox: Sandbox, client: Client, surface: Surface, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.plan(*[Plan(queued=0, running=0)] * 3)
+    refused = Fault.answer(422, b'{"detail":"no"}')
+    sandbox.script("submit", refused, refused, Fault(), Fault.reset(accept=True), Fault())
+    async with client(surface, limits=Limits(max_connections=1), retry=RetryPolicy(attempts=1)) as hf:
+        async with hf.map([surface.request] * 5, max_active=5) as outcomes:
+            assert isinstance((await anext(outcomes)).error, InvalidRequest)
+            while hf.stats().done < 2:
+                await anyio.sleep(0.01)
+        assert hf.open_tasks() == []
+        await outcomes.aclose()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3
+    assert sum("the answer is lost" in line for line in lines) == 1
+    assert sum(f'"id":"{identifier}"' in line for identifier in sandbox.generations for line in lines) == 2
