@@ -387,3 +387,30 @@ async def test_what_was_paid_for_and_not_taken_is_in_the_log(
     assert len(lines) == 3
     assert sum("the answer is lost" in line for line in lines) == 1
     assert sum(f'"id":"{identifier}"' in line for identifier in sandbox.generations for line in lines) == 2
+
+
+async def test_a_submit_in_doubt_keeps_its_place(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, NEVER)
+    # Accepted, but that is heard of only at the third try.
+    sandbox.script("submit", Fault.reset(accept=True), Fault.answer(429))
+    async with client(V2, limits=Limits(max_active=1)) as hf:
+        first, second = (asyncio.create_task(hf.submit(V2.request)) for _ in range(2))
+        with anyio.fail_after(5):
+            assert (await first).id in sandbox.generations
+        await anyio.sleep(0.05)
+        assert len(sandbox.generations) == 1
+        second.cancel()
+
+
+async def test_a_resumed_submit_that_finds_no_place_says_nothing_of_the_first(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, NEVER)
+    sandbox.script("submit", Fault(), Fault.reset(accept=True))
+    async with client(V2, limits=Limits(max_active=2, patience=0.1), retry=RetryPolicy(attempts=1)) as hf:
+        await hf.submit(V2.request)
+        with pytest.raises(SubmissionUnknown) as first:
+            await hf.submit(V2.request)
+        await hf.submit(V2.request)
+        with pytest.raises(SubmissionUnknown) as second:
+            await hf.submit(V2.request, idempotency_key=first.value.key)
+    assert second.value.key == first.value.key
+    assert isinstance(second.value.cause, RateLimited)
