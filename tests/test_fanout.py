@@ -414,3 +414,12 @@ async def test_a_resumed_submit_that_finds_no_place_says_nothing_of_the_first(sa
             await hf.submit(V2.request, idempotency_key=first.value.key)
     assert second.value.key == first.value.key
     assert isinstance(second.value.cause, RateLimited)
+
+
+async def test_what_is_sent_again_is_counted(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("poll", Fault.reset())
+    async with client(V2, limits=Limits(requests_per_second=10, burst=1)) as hf:
+        await (await hf.submit(V2.request)).refresh()
+    _, first, second = (received.at for received in sandbox.received)
+    # Each took a moment to arrive.
+    assert second - first > 0.05
