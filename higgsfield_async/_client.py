@@ -534,19 +534,24 @@ class Higgsfield:
     async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket) -> JobSet:
         """Waits for a place and submits, and again for as long as limits refuse it. The place is kept."""
         tracker = parts.tracker
+        held = False
         while True:
-            if not await tracker.reserve(ticket.waits_until):
+            if not held and not await tracker.reserve(ticket.waits_until):
                 msg = "Not sent: no place among the generations that may be open at once became free in time."
-                charged: Charged = "unknown" if ticket.doubtful else "no"
+                charged: Charged = "unknown" if call.resumed else "no"
                 raise RateLimited(msg, status=429, refused=True, transient=True, charged=charged)
             try:
                 return await parts.engine.send(call, ticket)
             except RateLimited as error:
                 if error.limit is not None:
                     tracker.learn(error.limit)
-                tracker.release()
                 late = time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until
-                if late or (ticket.abandoned and not ticket.doubtful):
+                over = late or (ticket.abandoned and not ticket.doubtful)
+                # What is in doubt may be open already, in the place that it has.
+                held = ticket.doubtful and not over
+                if not held:
+                    tracker.release()
+                if over:
                     raise
                 logger.info("Held back: %s", error)
             except BaseException:

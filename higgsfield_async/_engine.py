@@ -68,6 +68,7 @@ class HttpEngine:
             connector=aiohttp.TCPConnector(limit=self._limits.max_connections, force_close=force_close),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=trust_env,
+            middlewares=(_once,),
         )
 
     async def close(self) -> None:
@@ -317,6 +318,19 @@ _BROKEN: tuple[tuple[tuple[type[Exception], ...], str, bool, bool], ...] = (
         True,
     ),
 )
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from sending what is idempotent again by itself: no limit would count it.
+
+    It does so for these two kinds of errors, and for none that they are kinds of.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error)) from error
 
 
 def _without_headers(error: Exception) -> Exception | None:

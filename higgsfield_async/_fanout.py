@@ -14,7 +14,13 @@ from typing import Self, TypeAlias
 from msgspec import Struct
 
 from higgsfield_async._domain import JobSet, TaskRef
-from higgsfield_async._errors import AuthenticationFailed, ClientClosed, HiggsfieldError, InsufficientCredits
+from higgsfield_async._errors import (
+    AuthenticationFailed,
+    ClientClosed,
+    HiggsfieldError,
+    InsufficientCredits,
+    SubmissionUnknown,
+)
 from higgsfield_async._requests import GenerationRequest
 from higgsfield_async._task import GenerationTask, failure, too_late
 from higgsfield_async._tracker import Tracker
@@ -190,6 +196,13 @@ class Flow:
             if self._cancel is not None:
                 self._cancel(task)
         self._followed.clear()
+        # Ended, so that `open_tasks()` has them not: these lines are all that is left of what was paid for.
+        for outcome in self._finished:
+            if outcome.ref is not None:
+                logger.warning("An outcome was not taken: %s", outcome.ref.to_json())
+            elif isinstance(outcome.error, SubmissionUnknown):
+                logger.warning("An outcome was not taken: %s", outcome.error)
+        self._finished.clear()
         self._news.set()
 
     async def _feed(self) -> None:

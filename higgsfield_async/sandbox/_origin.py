@@ -46,11 +46,13 @@ class Origin(web.Server):
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         """Give it a number."""
         super().connection_made(handler, transport)
+        self._account.connections += 1
         self._numbers[handler] = next(self._next_number)
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         """Forget its number."""
         super().connection_lost(handler, exc)
+        self._account.connections -= 1
         del self._numbers[handler]
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -59,6 +61,10 @@ class Origin(web.Server):
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=limit)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        with self._account.counted():
+            return await self._answer(request)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         dialect = self._dialect
         found = find(dialect.routes, request.method, request.path)
         received = Received(

@@ -135,6 +135,16 @@ class Sandbox:
         """What is left on the platform's account, refunds included."""
         return self._account.credits
 
+    @property
+    def connections(self) -> int:
+        """How many connections to it are open, over all origins."""
+        return self._account.connections
+
+    @property
+    def most_at_once(self) -> int:
+        """The most requests that it ever had in hand at one moment, over all origins."""
+        return self._account.most_at_once
+
     def script(self, operation: str, *faults: Fault) -> None:
         """Queue faults: each coming request of this operation consumes one, in order.
 

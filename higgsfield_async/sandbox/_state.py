@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import itertools
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
@@ -186,12 +188,16 @@ class Account:
         self._points = points
         self._credits = credits
         self._refunds: list[tuple[float, str]] = []
-        self._faults: list[tuple[str, Fault]] = []
+        self._faults: defaultdict[str, deque[tuple[int, Fault]]] = defaultdict(deque)
+        self._order = itertools.count()
         self.generations: dict[str, Generation] = {}
         self.keys: dict[str, tuple[object, Generation]] = {}
         self.plans: deque[Plan] = deque()
         self.max_concurrent: int | None = None
         self.max_queued: int | None = None
+        self.connections = 0
+        self.handling = 0
+        self.most_at_once = 0
 
     def now(self) -> float:
         """Sandbox seconds since it was made."""
@@ -242,14 +248,21 @@ class Account:
         """The platform's generations whose end has not come."""
         return [one for _, id in self._refunds if not (one := self.generations[id]).finished]
 
+    @contextlib.contextmanager
+    def counted(self) -> Generator[None]:
+        """Count a request for as long as it is handled."""
+        self.handling += 1
+        self.most_at_once = max(self.most_at_once, self.handling)
+        try:
+            yield
+        finally:
+            self.handling -= 1
+
     def script(self, operation: str, *faults: Fault) -> None:
         """Queue faults for requests of this operation, or of "any"."""
-        self._faults.extend((operation, fault) for fault in faults)
+        self._faults[operation].extend(zip(self._order, faults, strict=False))
 
     def next_fault(self, operation: Operation) -> Fault | None:
         """The oldest fault queued for a request of this operation; it is used up."""
-        for index, (wanted, fault) in enumerate(self._faults):
-            if wanted in {operation, "any"}:
-                del self._faults[index]
-                return fault
-        return None
+        queues = [queue for wanted in (operation, "any") if (queue := self._faults[wanted])]
+        return min(queues, key=lambda queue: queue[0][0]).popleft()[1] if queues else None

@@ -23,7 +23,7 @@ import pytest
 
 from higgsfield_async import sandbox as package
 from higgsfield_async._transports import PlatformTransport, ProxyTransport
-from higgsfield_async.sandbox import Plan, Sandbox
+from higgsfield_async.sandbox import Fault, Plan, Sandbox
 
 SOUL = "/higgsfield-ai/soul/standard"
 PROMPT = {"prompt": "x"}
@@ -86,6 +86,22 @@ async def test_connections_are_numbered(frozen: Any) -> None:
         await frozen.raw("v2", "GET", "/models", headers={"Connection": "close"})
     first, second = frozen.sandbox.received
     assert first.connection != second.connection
+
+
+async def test_what_is_open_and_in_hand_is_counted(open_sandbox: Any) -> None:
+    sandbox = (caller := await open_sandbox()).sandbox
+    assert (sandbox.connections, sandbox.most_at_once) == (0, 0)
+    sandbox.script("any", Fault.delay(0.1), Fault.delay(0.1, accept=False), Fault.reset())
+    await asyncio.gather(
+        caller.raw("v1", "GET", "/v1/motions"), caller.raw("media", "GET", "/x"), return_exceptions=True
+    )
+    assert (sandbox.connections, sandbox.most_at_once) == (2, 2)
+    with pytest.raises(aiohttp.ClientError):
+        await caller.raw("v2", "POST", SOUL, json=PROMPT)
+    await caller.session.close()
+    while sandbox.connections:
+        await asyncio.sleep(0.001)
+    assert sandbox.most_at_once == 2
 
 
 async def test_time_passes_by_its_own_clock(open_sandbox: Any) -> None:
