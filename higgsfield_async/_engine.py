@@ -238,7 +238,11 @@ class HttpEngine:
         Raises:
             DownloadError: It could not be fetched or written; there is no file then.
         """
-        return await self._retrying(lambda: self._download_once(url, path), lambda error, _: not error.transient)
+
+        async def attempt() -> Path:
+            return await self._download_once(url, path)
+
+        return await self._retrying(attempt, lambda error, _: not error.transient)
 
     async def _download_once(self, url: str, path: Path) -> Path:
         shown = without_query(url)
