@@ -287,7 +287,7 @@ class Higgsfield:
         def begin() -> Flow:
             flow = Flow(
                 draw,
-                lambda request: self._submit(request, SubmitOptions(), on_leave),
+                lambda request, placed: self._submit(request, SubmitOptions(), on_leave, placed=placed),
                 self._opened().tracker,
                 most=max_active,
                 at_once=self._limits.max_connections,
@@ -506,7 +506,13 @@ class Higgsfield:
             raise ClientClosed(msg)
 
     async def _submit(
-        self, request: GenerationRequest, options: SubmitOptions, on_cancel: OnCancel, *, until: float = math.inf
+        self,
+        request: GenerationRequest,
+        options: SubmitOptions,
+        on_cancel: OnCancel,
+        *,
+        until: float = math.inf,
+        placed: Callable[[], None] = lambda: None,
     ) -> GenerationTask:
         request = checked_request(request)
         # Who is cancelled already pays nothing: past this line the submit outlives its caller.
@@ -514,7 +520,7 @@ class Higgsfield:
         parts = self._opened()
         call = self._transport.submit(request, options)
         ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=call.resumed)
-        paying = asyncio.create_task(self._pay(parts, call, request, ticket), name="higgsfield_async.submit")
+        paying = asyncio.create_task(self._pay(parts, call, request, ticket, placed), name="higgsfield_async.submit")
         self._paying[paying] = ticket
         paying.add_done_callback(self._paying.pop)
         try:
@@ -530,10 +536,15 @@ class Higgsfield:
             raise
 
     async def _pay(
-        self, parts: Parts, call: Call[JobSet], request: GenerationRequest, ticket: Ticket
+        self,
+        parts: Parts,
+        call: Call[JobSet],
+        request: GenerationRequest,
+        ticket: Ticket,
+        placed: Callable[[], None],
     ) -> GenerationTask:
         try:
-            job_set = await self._accepted(parts, call, ticket)
+            job_set = await self._accepted(parts, call, ticket, placed)
         except HiggsfieldError as error:
             if error.charged == "unknown":
                 raise _unknown(request, call, error) from error
@@ -553,7 +564,7 @@ class Higgsfield:
         parts.tracker.occupy(tracked)
         return GenerationTask(parts, tracked)
 
-    async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket) -> JobSet:
+    async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket, placed: Callable[[], None]) -> JobSet:
         """Waits for a place and submits, and again for as long as limits refuse it. The place is kept."""
         tracker = parts.tracker
         if not await tracker.reserve(ticket.waits_until):
@@ -561,6 +572,7 @@ class Higgsfield:
             charged: Charged = "unknown" if ticket.doubtful else "no"
             raise RateLimited(msg, status=429, refused=True, transient=True, charged=charged)
         held = True
+        placed()
         try:
             while True:
                 try:

@@ -124,7 +124,7 @@ class Flow:
 
     Args:
         draw: Draws the next request.
-        submit: Submits one.
+        submit: Submits one, and calls back when it has its place among the open generations.
         tracker: Looks after what was submitted.
         most: How many requests are held at once.
         at_once: How many submits are under way at once.
@@ -136,7 +136,7 @@ class Flow:
     def __init__(
         self,
         draw: Draw,
-        submit: Callable[[GenerationRequest], Awaitable[GenerationTask]],
+        submit: Callable[[GenerationRequest, Callable[[], None]], Awaitable[GenerationTask]],
         tracker: Tracker,
         *,
         most: int,
@@ -157,6 +157,7 @@ class Flow:
         self._drawn = 0
         self._held = 0
         self._over = False
+        self._unplaced = 0
         self._room = asyncio.Event()
         self._followed: dict[int, tuple[GenerationTask, Callable[[], None]]] = {}
         self._finished: deque[Outcome] = deque()
@@ -214,21 +215,25 @@ class Flow:
 
     async def _feed(self) -> None:
         while True:
-            while self._held >= self._most or len(self._submits) >= self._at_once:
+            while not self._may_draw():
                 self._room.clear()
                 await self._room.wait()
-            # Only then: of all that wait for a place among the open generations, one at most stands for this map.
-            await self._tracker.reserve(math.inf)
-            self._tracker.release()
             try:
                 request = await self._draw()
             except StopAsyncIteration:
                 return
             self._held += 1
             self._drawn += 1
+            self._unplaced += 1
             submit = asyncio.create_task(self._begin(self._drawn - 1, request), name="higgsfield_async.map")
             self._submits.add(submit)
             submit.add_done_callback(self._begun)
+
+    def _may_draw(self) -> bool:
+        if self._held >= self._most or len(self._submits) >= self._at_once:
+            return False
+        # Of all that wait for a place among the open generations, one stands for this map.
+        return self._unplaced == 0 or self._tracker.has_room(self._unplaced)
 
     def _fed(self, drawer: asyncio.Task[None]) -> None:
         if drawer.cancelled():
@@ -246,8 +251,16 @@ class Flow:
         self._news.set()
 
     async def _begin(self, index: int, request: GenerationRequest) -> None:
+        unplaced = True
+
+        def placed() -> None:
+            nonlocal unplaced
+            self._unplaced -= unplaced
+            unplaced = False
+            self._room.set()
+
         try:
-            task = await self._submit(request)
+            task = await self._submit(request, placed)
         except HiggsfieldError as error:
             if isinstance(error, _DOOM) and self.doom is None:
                 logger.warning("No more requests are drawn: %s", error)
@@ -255,6 +268,8 @@ class Flow:
             self._finish(Outcome(index=index, request=request, ref=error.ref, error=error))
         else:
             self._follow(index, request, task)
+        finally:
+            placed()
 
     def _follow(self, index: int, request: GenerationRequest, task: GenerationTask) -> None:
         tracked = self._tracker.track(task.ref)

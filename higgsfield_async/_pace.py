@@ -91,10 +91,9 @@ class Places:
         self._taken = 0
         self.line = Line(self.give_back)
 
-    @property
-    def free(self) -> bool:
-        """Whether one more may be opened now."""
-        return self._taken < self._most and not self.line
+    def free(self, more: int = 0) -> bool:
+        """Whether one may be opened now, and so many more before it."""
+        return self._taken + more < self._most and not self.line
 
     def take(self) -> None:
         """Counts one more."""

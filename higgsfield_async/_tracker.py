@@ -209,6 +209,10 @@ class Tracker:
         """Every generation that was submitted or looked at, and not seen to end, the oldest first."""
         return self._open.values()
 
+    def has_room(self, more: int) -> bool:
+        """Whether a generation could be opened now, and so many more before it."""
+        return self._places.free(more)
+
     async def reserve(self, until: float) -> bool:
         """Waits for a place for one more generation, and says whether there was one in time.
 
@@ -222,7 +226,7 @@ class Tracker:
         """
         if self._closed:
             raise _not_sent(self._cause)
-        if self._places.free:
+        if self._places.free():
             self._places.take()
             return True
         first = not self._places.line
