@@ -24,7 +24,7 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._requests import GenerationRequest
 from higgsfield_async._task import GenerationTask, failure, too_late
-from higgsfield_async._tracker import Tracker
+from higgsfield_async._tracker import Tracked, Tracker
 
 logger = logging.getLogger("higgsfield_async.fanout")
 
@@ -159,7 +159,7 @@ class Flow:
         self._over = False
         self._unplaced = 0
         self._room = asyncio.Event()
-        self._followed: dict[int, tuple[GenerationTask, Callable[[], None]]] = {}
+        self._followed: dict[int, _Followed] = {}
         self._finished: deque[Outcome] = deque()
         self._news = asyncio.Event()
         self.doom: BaseException | None = None
@@ -199,10 +199,10 @@ class Flow:
         self._over = True
         for task in (self.drawer, *self._submits):
             task.cancel()
-        for generation, forget in self._followed.values():
-            forget()
+        for followed in self._followed.values():
+            self._forget(followed)
             if self._cancel is not None:
-                self._cancel(generation)
+                self._cancel(followed.task)
         self._followed.clear()
         # Ended, so that `open_tasks()` has them not: these lines are all that is left of what was paid for.
         for outcome in self._finished:
@@ -272,40 +272,41 @@ class Flow:
             placed()
 
     def _follow(self, index: int, request: GenerationRequest, task: GenerationTask) -> None:
-        tracked = self._tracker.track(task.ref)
-        fatal = tracked.fatal
-
-        def look() -> None:
-            if tracked.ended and tracked.job_set is not None:
-                end(failure(tracked.job_set, task.ref))
-            elif tracked.fatal > fatal:
-                end(copy.copy(tracked.error))
-            else:
-                self._tell(Outcome(index=index, request=request, ref=task.ref, job_set=task.job_set))
-
-        def end(error: HiggsfieldError | None) -> None:
-            forget()
-            del self._followed[index]
-            self._finish(Outcome(index=index, request=request, ref=task.ref, job_set=task.job_set, error=error))
-
-        def forget() -> None:
-            self._tracker.forget(tracked, look)
-            if timer is not None:
-                timer.cancel()
-
-        timer = (
-            self._loop.call_later(self._seconds, lambda: end(too_late(tracked, self._seconds)))
-            if self._seconds < math.inf
-            else None
-        )
-        self._followed[index] = task, forget
+        followed = self._followed[index] = _Followed(self, index, request, task, self._tracker.track(task.ref))
+        if self._seconds < math.inf:
+            followed.timer = self._loop.call_later(self._seconds, followed.late)
         try:
-            self._tracker.listen(tracked, look)
+            self._tracker.listen(followed.tracked, followed)
         except ClientClosed as error:
             self.end(copy.copy(error))
-            end(error)
+            self.settle(followed, error)
         else:
-            look()
+            self.look(followed)
+
+    def look(self, followed: _Followed) -> None:
+        """Takes what there is to see of a generation."""
+        tracked = followed.tracked
+        if tracked.ended and tracked.job_set is not None:
+            self.settle(followed, failure(tracked.job_set, tracked.ref))
+        elif tracked.fatal > followed.fatal:
+            self.settle(followed, copy.copy(tracked.error))
+        else:
+            self._tell(followed.outcome(None))
+
+    def late(self, followed: _Followed) -> None:
+        """Ends the wait for a generation."""
+        self.settle(followed, too_late(followed.tracked, self._seconds))
+
+    def settle(self, followed: _Followed, error: HiggsfieldError | None) -> None:
+        """Makes an outcome of a generation."""
+        self._forget(followed)
+        del self._followed[followed.index]
+        self._finish(followed.outcome(error))
+
+    def _forget(self, followed: _Followed) -> None:
+        self._tracker.forget(followed.tracked, followed)
+        if followed.timer is not None:
+            followed.timer.cancel()
 
     def _tell(self, outcome: Outcome) -> None:
         if self._on_update is not None:
@@ -319,6 +320,35 @@ class Flow:
         self._tell(outcome)
         self._finished.append(outcome)
         self._news.set()
+
+
+class _Followed:
+    """One generation of a flow, from its submit to its outcome. It is what the tracker calls, and the timer."""
+
+    __slots__ = ("fatal", "flow", "index", "request", "task", "timer", "tracked")
+
+    def __init__(
+        self, flow: Flow, index: int, request: GenerationRequest, task: GenerationTask, tracked: Tracked
+    ) -> None:
+        self.flow = flow
+        self.index = index
+        self.request = request
+        self.task = task
+        self.tracked = tracked
+        self.fatal = tracked.fatal
+        self.timer: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> None:
+        self.flow.look(self)
+
+    def late(self) -> None:
+        """Called when its time is up."""
+        self.flow.late(self)
+
+    def outcome(self, error: HiggsfieldError | None) -> Outcome:
+        """What is known of it."""
+        tracked = self.tracked
+        return Outcome(index=self.index, request=self.request, ref=tracked.ref, job_set=tracked.job_set, error=error)
 
 
 def drawing(requests: Requests) -> Draw:

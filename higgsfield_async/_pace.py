@@ -9,8 +9,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
-import anyio
-
 from higgsfield_async._errors import ClientClosed, HiggsfieldError, RateLimited
 from higgsfield_async._limits import Limits
 from higgsfield_async._retry import RetryPolicy
@@ -19,6 +17,10 @@ Lane: TypeAlias = Literal["submit", "poll", "other", "download"]
 
 # A submit may take a minute and a file ten: so much of all connections they leave to the polls, which take a moment.
 SHARES: Mapping[Lane, float] = {"submit": 0.5, "poll": 1.0, "other": 1.0, "download": 0.25}
+
+# How many exchanges may begin in one turn of the event loop: each takes a tenth of a millisecond of it, and again to be
+# read, and whoever shares the loop waits for all of them.
+AT_A_TURN = 16
 
 # The shortest time for which a refusal holds back, in seconds for each refusal in a row.
 LEAST_PAUSE = 0.1
@@ -38,7 +40,7 @@ class Line:
     def __init__(self, returned: Callable[[], None]) -> None:
         self._returned = returned
         # In order of coming, and quick to leave from anywhere.
-        self.places: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self.places: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
 
     def __bool__(self) -> bool:
         while self.places and (first := next(iter(self.places))).done():
@@ -52,28 +54,35 @@ class Line:
             until: When patience ends, by the monotonic clock; `math.inf` for never.
             standing: Called once this one stands in line.
         """
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(max(0.0, until - time.monotonic()), _give_up, place) if until < math.inf else None
         self.places[place] = None
-        standing()
-        taken = False
         try:
-            with anyio.move_on_after(until - time.monotonic()):
-                await place
-                taken = True
+            standing()
+            return await place
+        except asyncio.CancelledError:
+            if not place.cancelled() and place.exception() is None and place.result():
+                self._returned()
+            raise
         finally:
             self.places.pop(place, None)
-            if not taken and place.done() and not place.cancelled() and place.exception() is None:
-                self._returned()
-        return taken
+            if timer is not None:
+                timer.cancel()
 
     def admit(self) -> None:
         """Gives a place to the first in line; there must be one."""
-        self.places.popitem(last=False)[0].set_result(None)
+        self.places.popitem(last=False)[0].set_result(True)
 
     def dismiss(self, error: Callable[[], HiggsfieldError]) -> None:
         """Sends everybody away, each with an error of its own."""
         while self:
             self.places.popitem(last=False)[0].set_exception(error())
+
+
+def _give_up(place: asyncio.Future[bool]) -> None:
+    if not place.done():
+        place.set_result(False)
 
 
 class Places:
@@ -151,6 +160,7 @@ class Pace:
         self._retry = retry
         self._chance = chance
         self._under_way = 0
+        self._begun = 0
         self._lanes = {
             # Files are on another host, most often: the service's rate does not count them.
             name: _Lane(max(1, int(self._widest * share)), counted=name != "download", returned=self._return)
@@ -226,7 +236,7 @@ class Pace:
         return False
 
     def _open(self, lane: _Lane) -> bool:
-        return self._under_way < self._widest and lane.under_way < lane.width
+        return self._under_way < self._widest and lane.under_way < lane.width and self._begun < AT_A_TURN
 
     def _opens_at(self, lane: _Lane) -> float:
         """When a lane may be entered: when it is held back no more, and there is a token."""
@@ -240,11 +250,19 @@ class Pace:
             self._full_at = max(self._full_at, now) + self._interval
         lane.under_way += 1
         self._under_way += 1
+        self._begun += 1
+        if self._begun == 1:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._begun = 0
+        if self._awaited():
+            self._pump()
 
     def _pump(self) -> None:
         """Lets in whoever may go, and wakes again when somebody else may."""
         now = time.monotonic()
-        while lane := next((lane for lane in self._turns if lane.line and self._may_go(lane, now)), None):
+        while lane := self._next(now):
             self._take(lane, now)
             self._turns.remove(lane)
             self._turns.append(lane)
@@ -253,6 +271,13 @@ class Pace:
         later = [self._opens_at(lane) for lane in self._turns if lane.line and self._open(lane)]
         if later:
             self._wake_at(min(later))
+
+    def _next(self, now: float) -> _Lane | None:
+        if self._under_way < self._widest and self._begun < AT_A_TURN:
+            for lane in self._turns:
+                if lane.line.places and lane.line and self._may_go(lane, now):
+                    return lane
+        return None
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:

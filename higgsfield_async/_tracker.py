@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import heapq
 import itertools
@@ -83,7 +84,7 @@ class Tracked:
         self.version = 0 if job_set is None else 1
         self.error: HiggsfieldError | None = None
         self.fatal = 0
-        self.listeners: dict[Callable[[], None], None] = {}
+        self.listeners: list[Callable[[], None]] = []
         self.looks = 0
         self.failures = 0
         self.ours = job_set is not None
@@ -303,12 +304,13 @@ class Tracker:
         """
         if self._closed:
             raise _closed(tracked.ref, self._cause)
-        tracked.listeners[listener] = None
+        tracked.listeners.append(listener)
         self._consider(tracked)
 
     def forget(self, tracked: Tracked, listener: Callable[[], None]) -> None:
-        """Ends what `listen` began."""
-        tracked.listeners.pop(listener, None)
+        """Ends what `listen` began, if it did."""
+        with contextlib.suppress(ValueError):
+            tracked.listeners.remove(listener)
 
     def hurry(self, tracked: Tracked) -> None:
         """Looks at a generation now, if anybody waits for it."""
