@@ -162,7 +162,7 @@ class Pace:
         if self._closed:
             raise _closed()
         now = time.monotonic()
-        if not self._awaited() and self._open(lane, now) and self._token_at(lane) <= now:
+        if not self._awaited() and self._may(lane, now):
             self._take(lane, now)
         elif not await lane.line.wait(until, self._pump):
             msg = "Not sent: it was held back by the limits of requests for as long as it may be."
@@ -212,6 +212,9 @@ class Pace:
     def _token_at(self, lane: _Lane) -> float:
         return self._full_at - self._depth if lane.counted else 0.0
 
+    def _may(self, lane: _Lane, now: float) -> bool:
+        return self._open(lane, now) and self._token_at(lane) <= now
+
     def _take(self, lane: _Lane, now: float) -> None:
         if lane.counted:
             self._full_at = max(self._full_at, now) + self._interval
@@ -221,18 +224,15 @@ class Pace:
     def _pump(self) -> None:
         """Lets in whoever may go, and wakes again when somebody else may."""
         now = time.monotonic()
-        while lane := next((lane for lane in self._turns if lane.line and self._open(lane, now)), None):
-            if (token_at := self._token_at(lane)) > now:
-                self._wake_at(token_at)
-                return
+        while lane := next((lane for lane in self._turns if lane.line and self._may(lane, now)), None):
             self._take(lane, now)
             self._turns.remove(lane)
             self._turns.append(lane)
             lane.line.admit()
-        # Those whose lane is open wait for a place: whoever gives one back comes by here.
-        closed = [lane.closed_until for lane in self._turns if lane.closed_until > now and lane.line]
-        if closed:
-            self._wake_at(min(closed))
+        # Where a place is all that is wanted: whoever gives one back comes by here.
+        for lane in self._turns:
+            if lane.line and (now < lane.closed_until or self._open(lane, now)):
+                self._wake_at(max(lane.closed_until, self._token_at(lane)))
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:
