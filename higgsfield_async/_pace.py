@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-import anyio
-
 from higgsfield_async._errors import ClientClosed, HiggsfieldError, RateLimited
 from higgsfield_async._limits import Limits
 from higgsfield_async._retry import RetryPolicy
@@ -27,7 +25,7 @@ class Line:
 
     def __init__(self, returned: Callable[[], None]) -> None:
         self._returned = returned
-        self.places: deque[asyncio.Future[None]] = deque()
+        self.places: deque[asyncio.Future[bool]] = deque()
 
     def __bool__(self) -> bool:
         while self.places and self.places[0].done():
@@ -41,27 +39,34 @@ class Line:
             until: When patience ends, by the monotonic clock; `math.inf` for never.
             standing: Called once this one stands in line.
         """
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(max(0.0, until - time.monotonic()), _give_up, place) if until < math.inf else None
         self.places.append(place)
-        standing()
-        taken = False
         try:
-            with anyio.move_on_after(until - time.monotonic()):
-                await place
-                taken = True
-        finally:
-            if not taken and place.done() and not place.cancelled() and place.exception() is None:
+            standing()
+            return await place
+        except asyncio.CancelledError:
+            if not place.cancelled() and place.exception() is None and place.result():
                 self._returned()
-        return taken
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def admit(self) -> None:
         """Gives a place to the first in line; there must be one."""
-        self.places.popleft().set_result(None)
+        self.places.popleft().set_result(True)
 
     def dismiss(self, error: Callable[[], HiggsfieldError]) -> None:
         """Sends everybody away, each with an error of its own."""
         while self:
             self.places.popleft().set_exception(error())
+
+
+def _give_up(place: asyncio.Future[bool]) -> None:
+    if not place.done():
+        place.set_result(False)
 
 
 class Places:

@@ -308,6 +308,35 @@ async def test_a_place_given_while_standing_up_is_taken() -> None:
     assert not returned
 
 
+async def test_a_place_given_when_patience_ends_is_taken() -> None:
+    returned: list[None] = []
+    line = Line(lambda: returned.append(None))
+    waiting = asyncio.create_task(line.wait(time.monotonic() + 0.01, lambda: None))
+    await settled()
+    # The end of patience is due when the place is given, and the loop comes to it next.
+    time.sleep(0.02)  # noqa: ASYNC251  # so that nothing else comes first
+    await asyncio.sleep(0)
+    line.admit()
+    assert await waiting
+    assert not returned
+
+
+async def test_who_is_cancelled_when_sent_away_leaves_no_place() -> None:
+    returned: list[None] = []
+    line = Line(lambda: returned.append(None))
+    tired, dismissed = (asyncio.create_task(line.wait(math.inf, lambda: None)) for _ in range(2))
+    await settled()
+    # As the end of patience does it.
+    line.places[0].set_result(False)
+    line.dismiss(lambda: ClientClosed("Closed."))
+    tired.cancel()
+    dismissed.cancel()
+    await settled()
+    assert tired.cancelled()
+    assert dismissed.cancelled()
+    assert not returned
+
+
 async def test_places() -> None:
     places = Places(2)
     free = [places.free]
