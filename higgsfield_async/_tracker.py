@@ -214,7 +214,12 @@ class Tracker:
 
         Args:
             until: When patience ends, by the monotonic clock.
+
+        Raises:
+            ClientClosed: There are no more looks: what is opened would not be seen to end.
         """
+        if self._closed:
+            raise self._unsent()
         if self._places.free:
             self._places.take()
             return True
@@ -446,7 +451,17 @@ class Tracker:
             looker.cancel()
         for tracked in list(self._known.values()):
             tracked.fail(_closed(tracked.ref, cause))
-        self._places.line.dismiss(lambda: ClientClosed("The client was closed before this was sent.", refused=True))
+        self._places.line.dismiss(self._unsent)
+
+    def _unsent(self) -> ClientClosed:
+        why = (
+            "The client was closed"
+            if self._cause is None
+            else "The client's polling was stopped by an unforeseen error"
+        )
+        error = ClientClosed(f"{why} before this was sent.", refused=True)
+        error.__cause__ = self._cause
+        return error
 
     async def close(self) -> None:
         """Stops looking. Whoever still waits is told, with the ref."""
