@@ -22,7 +22,6 @@ import anyio.to_thread
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._domain import AvatarPreset, JobSet, JobStatus, Motion, Page, SoulStyle, Sound, TaskRef, Voice
 from higgsfield_async._errors import (
-    Charged,
     ClientClosed,
     ConfigurationError,
     HiggsfieldError,
@@ -513,7 +512,8 @@ class Higgsfield:
         try:
             job_set = await self._accepted(parts, call, ticket)
         except HiggsfieldError as error:
-            if error.charged == "unknown":
+            # However a submit ends that was resumed by its key: the first one may have been accepted.
+            if error.charged == "unknown" or call.resumed:
                 raise _unknown(request, call, error) from error
             raise
         transport = self._transport
@@ -538,8 +538,7 @@ class Higgsfield:
         while True:
             if not held and not await tracker.reserve(ticket.waits_until):
                 msg = "Not sent: no place among the generations that may be open at once became free in time."
-                charged: Charged = "unknown" if call.resumed else "no"
-                raise RateLimited(msg, status=429, refused=True, transient=True, charged=charged)
+                raise RateLimited(msg, status=429, refused=True, transient=True)
             try:
                 return await parts.engine.send(call, ticket)
             except RateLimited as error:
@@ -577,9 +576,11 @@ class Higgsfield:
         canceling.add_done_callback(self._canceling.discard)
 
     def _closed_on(self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket) -> HiggsfieldError:
-        msg = "The client was closed before the submit was answered."
-        closed = ClientClosed(msg, charged="unknown" if ticket.in_flight else "no")
-        return _unknown(request, call, closed) if ticket.in_flight else closed
+        doubtful = ticket.in_flight or call.resumed
+        closed = ClientClosed(
+            "The client was closed before the submit was answered.", charged="unknown" if doubtful else "no"
+        )
+        return _unknown(request, call, closed) if doubtful else closed
 
 
 def _unknown(request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldError) -> SubmissionUnknown:
