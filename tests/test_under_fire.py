@@ -36,7 +36,7 @@ from higgsfield_async import (
 from higgsfield_async.sandbox import Fault, Generation, Plan, Sandbox
 from surfaces import IMAGE, PROMPT, Surface
 
-SEED = int(os.environ.get("SEED", "20261122"))
+SEED = int(os.environ.get("FIRE_SEED", "20261122"))
 MAPPED = 2000
 # Beside that map: so many callers, one call after the other, and so many maps whose consumer is cancelled.
 CALLERS, CALLS, LEFT = 10, 30, 4
