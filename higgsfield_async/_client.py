@@ -22,6 +22,7 @@ import anyio.to_thread
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._domain import AvatarPreset, JobSet, JobStatus, Motion, Page, SoulStyle, Sound, TaskRef, Voice
 from higgsfield_async._errors import (
+    Charged,
     ClientClosed,
     ConfigurationError,
     HiggsfieldError,
@@ -49,6 +50,9 @@ logger = logging.getLogger("higgsfield_async.client")
 
 # How long closing waits for the answers to submits under way, in seconds: each may be the id of something paid for.
 CLOSE_GRACE = 10.0
+
+# The limit that comes with this word counts what waits in the account's queue, and each result of a batch by itself.
+_QUEUE_FULL = "account_queue_full"
 
 # Imported by the first client that opens: aiohttp alone takes longer to import than all the rest.
 _ENGINE = "higgsfield_async._engine"
@@ -92,6 +96,7 @@ class Higgsfield:
         self._closed = False
         self._paying: dict[asyncio.Task[GenerationTask], Ticket] = {}
         self._canceling: set[asyncio.Task[None]] = set()
+        self._flows: set[Flow] = set()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -253,7 +258,9 @@ class Higgsfield:
         nothing else. What dooms all the rest (a wrong key, no credit, a closed client) ends the drawing: what is under
         way is finished, and then that error is raised.
 
-        Leaving the loop early stops the drawing. What was submitted goes on, and `open_tasks()` has it.
+        Leaving the loop early stops the drawing, and what was not drawn stays in the iterable. What was submitted goes
+        on, and `open_tasks()` has it; the ref of what had ended, and was not taken, goes to the log, as a warning of
+        `higgsfield_async.fanout`.
 
         Args:
             requests: Any iterable or async iterable, endless too: it is drawn from as room appears, in the event loop,
@@ -278,16 +285,20 @@ class Higgsfield:
         seconds, draw = checked_seconds(timeout, self._poll), drawing(requests)
 
         def begin() -> Flow:
-            return Flow(
+            flow = Flow(
                 draw,
-                lambda request: self._submit(request, SubmitOptions(), on_leave),
+                lambda request, placed: self._submit(request, SubmitOptions(), on_leave, placed=placed),
                 self._opened().tracker,
                 most=max_active,
-                submitters=self._limits.max_connections,
+                at_once=self._limits.max_connections,
                 seconds=seconds,
                 on_update=on_update,
                 cancel=self._cancel_behind if on_leave == "cancel" else None,
             )
+            # While it draws, this keeps it alive, and closing the client ends it.
+            self._flows.add(flow)
+            flow.drawer.add_done_callback(lambda _: self._flows.discard(flow))
+            return flow
 
         return Outcomes(begin)
 
@@ -327,7 +338,8 @@ class Higgsfield:
         Args:
             requests: What to make; not endless here.
             return_exceptions: Whether an error stands in its place among the results. Else the first one is raised;
-                then no more is submitted, and the generations under way go on: `open_tasks()` has them.
+                then no more is submitted, the generations under way go on (`open_tasks()` has them), and the refs of
+                those that had ended go to the log, as warnings of `higgsfield_async.client`.
             max_active: As for `map`, and so the rest.
             timeout: As for `map`.
             on_update: As for `map`.
@@ -339,14 +351,20 @@ class Higgsfield:
             requests = [request async for request in requests]
         wanted = list(requests)
         found: list[JobSet | HiggsfieldError | None] = [None] * len(wanted)
+        refs: list[TaskRef] = []
         async with self.map(wanted, max_active=max_active, timeout=timeout, on_update=on_update) as outcomes:
             try:
                 async for outcome in outcomes:
                     if outcome.error is not None and not return_exceptions:
-                        raise outcome.error
+                        raise outcome.error  # noqa: TRY301  # the refs of the others are logged on its way
                     found[outcome.index] = outcome.error or outcome.job_set
-            except HiggsfieldError as doom:
-                if not return_exceptions:
+                    if outcome.ref is not None:
+                        refs.append(outcome.ref)
+            except BaseException as doom:
+                if not return_exceptions or not isinstance(doom, HiggsfieldError):
+                    # They are handed to nobody: these lines are all that is left of what was paid for.
+                    for ref in refs:
+                        logger.warning("A result of gather was not taken: %s", ref.to_json())
                     raise
                 # What was not drawn any more would have met with what ended the drawing.
                 found = [copy.copy(doom) if each is None else each for each in found]
@@ -365,7 +383,7 @@ class Higgsfield:
         if self._parts is None:
             return Stats(waiting=0, queued=0, running=0, done=0, failed=0)
         tracker = self._parts.tracker
-        states = [tracked.status for tracked in tracker.opened]
+        states = [tracked.status for tracked in tracker.opened if tracked.held]
         running = states.count(JobStatus.IN_PROGRESS)
         done = tracker.ends[JobStatus.COMPLETED]
         return Stats(
@@ -432,6 +450,8 @@ class Higgsfield:
             await asyncio.shield(self._closing)
 
     async def _close(self, parts: Parts) -> None:
+        for flow in self._flows:
+            flow.end(ClientClosed("The client was closed while requests were drawn.", refused=True))
         for paying, ticket in self._paying.items():
             ticket.abandoned = True
             if not ticket.in_flight:
@@ -439,10 +459,10 @@ class Higgsfield:
         until = time.monotonic() + CLOSE_GRACE
         try:
             # Again and again: an abandoned submit that is answered may begin a cancel of what it made.
-            while (under_way := {*self._paying, *self._canceling}) and (left := until - time.monotonic()) > 0:
+            while (under_way := self._under_way()) and (left := until - time.monotonic()) > 0:
                 await asyncio.wait(under_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            late = {*self._paying, *self._canceling}
+            late = self._under_way()
             for each in late:
                 each.cancel()
             try:
@@ -451,6 +471,9 @@ class Higgsfield:
                 await parts.tracker.close()
             finally:
                 await parts.engine.close()
+
+    def _under_way(self) -> set[asyncio.Task[Any]]:
+        return {*self._paying, *self._canceling, *(flow.drawer for flow in self._flows)}
 
     def _opened(self) -> Parts:
         if self._closed:
@@ -483,21 +506,27 @@ class Higgsfield:
             raise ClientClosed(msg)
 
     async def _submit(
-        self, request: GenerationRequest, options: SubmitOptions, on_cancel: OnCancel, *, until: float = math.inf
+        self,
+        request: GenerationRequest,
+        options: SubmitOptions,
+        on_cancel: OnCancel,
+        *,
+        until: float = math.inf,
+        placed: Callable[[], None] = lambda: None,
     ) -> GenerationTask:
         request = checked_request(request)
         # Who is cancelled already pays nothing: past this line the submit outlives its caller.
         await anyio.lowlevel.checkpoint()
         parts = self._opened()
         call = self._transport.submit(request, options)
-        ticket = Ticket(until=until, latest=time.monotonic() + self._limits.patience)
-        paying = asyncio.create_task(self._pay(parts, call, request, ticket), name="higgsfield_async.submit")
+        ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=call.resumed)
+        paying = asyncio.create_task(self._pay(parts, call, request, ticket, placed), name="higgsfield_async.submit")
         self._paying[paying] = ticket
         paying.add_done_callback(self._paying.pop)
         try:
             return await asyncio.shield(paying)
         except asyncio.CancelledError:
-            if paying.cancelled() and self._closed:
+            if paying.cancelled() and self._closed and not _being_cancelled():
                 raise self._closed_on(request, call, ticket) from None
             ticket.abandoned = True
             if ticket.in_flight:
@@ -507,13 +536,17 @@ class Higgsfield:
             raise
 
     async def _pay(
-        self, parts: Parts, call: Call[JobSet], request: GenerationRequest, ticket: Ticket
+        self,
+        parts: Parts,
+        call: Call[JobSet],
+        request: GenerationRequest,
+        ticket: Ticket,
+        placed: Callable[[], None],
     ) -> GenerationTask:
         try:
-            job_set = await self._accepted(parts, call, ticket)
+            job_set = await self._accepted(parts, call, ticket, placed)
         except HiggsfieldError as error:
-            # However a submit ends that was resumed by its key: the first one may have been accepted.
-            if error.charged == "unknown" or call.resumed:
+            if error.charged == "unknown":
                 raise _unknown(request, call, error) from error
             raise
         transport = self._transport
@@ -531,31 +564,36 @@ class Higgsfield:
         parts.tracker.occupy(tracked)
         return GenerationTask(parts, tracked)
 
-    async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket) -> JobSet:
+    async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket, placed: Callable[[], None]) -> JobSet:
         """Waits for a place and submits, and again for as long as limits refuse it. The place is kept."""
         tracker = parts.tracker
-        held = False
-        while True:
-            if not held and not await tracker.reserve(ticket.waits_until):
-                msg = "Not sent: no place among the generations that may be open at once became free in time."
-                raise RateLimited(msg, status=429, refused=True, transient=True)
-            try:
-                return await parts.engine.send(call, ticket)
-            except RateLimited as error:
-                if error.limit is not None:
-                    tracker.learn(error.limit)
-                late = time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until
-                over = late or (ticket.abandoned and not ticket.doubtful)
-                # What is in doubt may be open already, in the place that it has.
-                held = ticket.doubtful and not over
-                if not held:
-                    tracker.release()
-                if over:
-                    raise
-                logger.info("Held back: %s", error)
-            except BaseException:
+        if not await tracker.reserve(ticket.waits_until):
+            msg = "Not sent: no place among the generations that may be open at once became free in time."
+            charged: Charged = "unknown" if ticket.doubtful else "no"
+            raise RateLimited(msg, status=429, refused=True, transient=True, charged=charged)
+        held = True
+        placed()
+        try:
+            while True:
+                try:
+                    return await parts.engine.send(call, ticket)
+                except RateLimited as error:
+                    if time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until:
+                        raise
+                    logger.info("Held back: %s", error)
+                    if error.limit is not None and error.code != _QUEUE_FULL:
+                        tracker.learn(error.limit)
+                    # What is in doubt may be open already, in the place that it has.
+                    if not ticket.doubtful:
+                        tracker.release()
+                        held = False
+                        held = await tracker.reserve(ticket.waits_until)
+                        if not held:
+                            raise
+        except BaseException:
+            if held:
                 tracker.release()
-                raise
+            raise
 
     def _left_behind(self, on_cancel: OnCancel, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
         """Nobody is there any more to take what a submit brought: it goes to the log."""
@@ -576,11 +614,15 @@ class Higgsfield:
         canceling.add_done_callback(self._canceling.discard)
 
     def _closed_on(self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket) -> HiggsfieldError:
-        doubtful = ticket.in_flight or call.resumed
-        closed = ClientClosed(
-            "The client was closed before the submit was answered.", charged="unknown" if doubtful else "no"
-        )
-        return _unknown(request, call, closed) if doubtful else closed
+        msg = "The client was closed before the submit was answered."
+        unknown = ticket.in_flight or ticket.doubtful
+        closed = ClientClosed(msg, charged="unknown" if unknown else "no")
+        return _unknown(request, call, closed) if unknown else closed
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _unknown(request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldError) -> SubmissionUnknown:

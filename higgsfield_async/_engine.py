@@ -53,7 +53,11 @@ class HttpEngine:
         self.pace = Pace(limits, retry, random.random)
         self._longest = limits.connect + limits.first_byte + limits.read
         self._timeout = aiohttp.ClientTimeout(
-            total=self._longest, sock_connect=limits.connect, sock_read=limits.first_byte
+            total=self._longest,
+            # Before anything is sent: a name may be looked up for long, or a session of the user's own be full.
+            connect=limits.first_byte,
+            sock_connect=limits.connect,
+            sock_read=limits.first_byte,
         )
         # A timer for each read of each poll would be a tenth of what a poll costs: it is limited as a whole.
         self._polling = aiohttp.ClientTimeout(total=self._longest, sock_connect=limits.connect)
@@ -90,51 +94,51 @@ class HttpEngine:
                 only if none of them can have been accepted.
         """
         ticket = ticket or Ticket()
-        ticket.doubtful |= call.resumed
-        failures = 0
 
         async def attempt() -> T:
-            nonlocal failures
             try:
                 return await self.send_once(call, ticket)
             except HiggsfieldError as error:
-                failures += 1
                 if error.refused:
                     ticket.in_flight = ticket.doubtful
-                else:
-                    ticket.doubtful = call.submits
+                elif call.submits:
+                    ticket.doubt()
                 raise
 
-        def give_up(error: HiggsfieldError) -> bool:
+        def give_up(error: HiggsfieldError, pause: float) -> bool:
             if call.submits and isinstance(error, RateLimited):
                 return True
-            # What is asked for counts as it will be followed: an absurd one is clamped there.
-            late = time.monotonic() + self._retry.delay(failures, error.retry_after, 0.0) >= ticket.until
-            return not may_repeat(call, error) or ((ticket.abandoned or late) and not ticket.doubtful)
+            return not may_repeat(call, error) or time.monotonic() + pause >= ticket.waits_until
 
         try:
-            return await self._retrying(attempt, lambda: failures, give_up)
+            return await self._retrying(attempt, give_up)
         except HiggsfieldError as error:
             if call.submits:
                 error.charged = "unknown" if ticket.doubtful else "no"
             raise
 
     async def _retrying(
-        self,
-        attempt: Callable[[], Coroutine[object, object, T]],
-        failures: Callable[[], int],
-        give_up: Callable[[Any], bool],
+        self, attempt: Callable[[], Coroutine[object, object, T]], give_up: Callable[[Any, float], bool]
     ) -> T:
+        failures = 0
+        pause = 0.0
+
+        def over(error: Any) -> bool:
+            # Drawn once: what is decided by it is what is waited.
+            nonlocal failures, pause
+            failures += 1
+            pause = self._retry.delay(failures, error.retry_after, random.random())
+            return give_up(error, pause)
+
         def wait(error: HiggsfieldError) -> float:
-            seconds = self._retry.delay(failures(), error.retry_after, random.random())
-            logger.info("Trying again in %.1f s: %s", seconds, error)
-            return seconds
+            logger.info("Trying again in %.1f s: %s", pause, error)
+            return pause
 
         retried = backoff.on_exception(  # pyright: ignore[reportUnknownMemberType]: its `logger` is typed by half
             backoff.runtime,
             HiggsfieldError,
             max_tries=self._retry.attempts,
-            giveup=give_up,
+            giveup=over,
             # The policy draws its own jitter: backoff's would also shrink what a service asked for.
             jitter=None,
             logger=None,
@@ -234,17 +238,11 @@ class HttpEngine:
         Raises:
             DownloadError: It could not be fetched or written; there is no file then.
         """
-        failures = 0
 
         async def attempt() -> Path:
-            nonlocal failures
-            try:
-                return await self._download_once(url, path)
-            except DownloadError:
-                failures += 1
-                raise
+            return await self._download_once(url, path)
 
-        return await self._retrying(attempt, lambda: failures, lambda error: not error.transient)
+        return await self._retrying(attempt, lambda error, _: not error.transient)
 
     async def _download_once(self, url: str, path: Path) -> Path:
         shown = without_query(url)
@@ -305,7 +303,7 @@ _BROKEN: tuple[tuple[tuple[type[Exception], ...], str, bool, bool], ...] = (
     ),
     (
         (aiohttp.ConnectionTimeoutError,),
-        "no connection within {limits.connect:g} s; nothing was sent",
+        "no connection was made in time; nothing was sent",
         True,
         True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
 import math
@@ -90,6 +91,8 @@ class Outcomes(AsyncIterator[Outcome]):
         outcome = await self._flow.next()
         if outcome is not None:
             return outcome
+        if self._over:
+            raise StopAsyncIteration
         self._over = True
         if self._flow.doom is not None:
             raise self._flow.doom
@@ -99,7 +102,7 @@ class Outcomes(AsyncIterator[Outcome]):
         """Stops the drawing. What was submitted goes on, or is canceled where that was asked for."""
         self._over = True
         if self._flow is not None:
-            await self._flow.stopped()
+            await self._flow.stop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,10 +124,10 @@ class Flow:
 
     Args:
         draw: Draws the next request.
-        submit: Submits one.
+        submit: Submits one, and calls back when it has its place among the open generations.
         tracker: Looks after what was submitted.
         most: How many requests are held at once.
-        submitters: How many submits are under way at once.
+        at_once: How many submits are under way at once.
         seconds: How long a generation is waited for.
         on_update: Told of each change.
         cancel: What is done with what is still open when this is stopped.
@@ -133,42 +136,41 @@ class Flow:
     def __init__(
         self,
         draw: Draw,
-        submit: Callable[[GenerationRequest], Awaitable[GenerationTask]],
+        submit: Callable[[GenerationRequest, Callable[[], None]], Awaitable[GenerationTask]],
         tracker: Tracker,
         *,
         most: int,
-        submitters: int,
+        at_once: int,
         seconds: float,
         on_update: Callable[[Outcome], object] | None,
         cancel: Callable[[GenerationTask], object] | None,
     ) -> None:
-        self._draw_next = draw
+        self._draw = draw
         self._submit = submit
         self._tracker = tracker
         self._most = most
+        self._at_once = at_once
         self._seconds = seconds
         self._on_update = on_update
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
-        self._drawing = asyncio.Lock()
         self._drawn = 0
         self._held = 0
-        self._dry = False
+        self._over = False
+        self._unplaced = 0
         self._room = asyncio.Event()
         self._followed: dict[int, tuple[GenerationTask, Callable[[], None]]] = {}
         self._finished: deque[Outcome] = deque()
         self._news = asyncio.Event()
         self.doom: BaseException | None = None
-        self._submitters = {
-            asyncio.create_task(self._feed(), name="higgsfield_async.map") for _ in range(min(most, submitters))
-        }
-        for submitter in self._submitters:
-            submitter.add_done_callback(self._fed)
+        self._submits: set[asyncio.Task[None]] = set()
+        self.drawer = asyncio.create_task(self._feed(), name="higgsfield_async.map")
+        self.drawer.add_done_callback(self._fed)
 
     async def next(self) -> Outcome | None:
         """The next outcome, or None when there will be none any more."""
         while not self._finished:
-            if not self._submitters and not self._followed:
+            if self.drawer.done() and not self._submits and not self._followed:
                 return None
             self._news.clear()
             await self._news.wait()
@@ -176,25 +178,31 @@ class Flow:
         self._room.set()
         return self._finished.popleft()
 
-    async def stopped(self) -> None:
-        """Stops, and waits until nothing of this is left."""
-        self._stop()
-        if self._submitters:
-            await asyncio.wait(self._submitters)
+    async def stop(self) -> None:
+        """Lets go of everything, and waits until nothing of this is left."""
+        self._let_go()
+        if left := {task for task in (self.drawer, *self._submits) if not task.done()}:
+            await asyncio.wait(left)
 
     def abandon(self) -> None:
-        """Stops from wherever the last reference was dropped, be it another thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stop)
+        """Lets go of everything, from wherever the last reference was dropped, be it another thread."""
+        with contextlib.suppress(RuntimeError):  # of a loop that is closed
+            self._loop.call_soon_threadsafe(self._let_go)
 
-    def _stop(self) -> None:
-        self._dry = True
-        for submitter in self._submitters:
-            submitter.cancel()
-        for task, let_go in self._followed.values():
-            let_go()
+    def end(self, doom: BaseException) -> None:
+        """Draws no more; what is under way is finished, and then this is raised."""
+        self.doom = self.doom or doom
+        self._over = True
+        self.drawer.cancel()
+
+    def _let_go(self) -> None:
+        self._over = True
+        for task in (self.drawer, *self._submits):
+            task.cancel()
+        for generation, forget in self._followed.values():
+            forget()
             if self._cancel is not None:
-                self._cancel(task)
+                self._cancel(generation)
         self._followed.clear()
         # Ended, so that `open_tasks()` has them not: these lines are all that is left of what was paid for.
         for outcome in self._finished:
@@ -206,33 +214,62 @@ class Flow:
         self._news.set()
 
     async def _feed(self) -> None:
-        while drawn := await self._draw():
-            index, request = drawn
-            try:
-                task = await self._submit(request)
-            except HiggsfieldError as error:
-                if isinstance(error, _DOOM) and self.doom is None:
-                    logger.warning("No more requests are drawn: %s", error)
-                    self._end(error)
-                self._finish(Outcome(index=index, request=request, ref=error.ref, error=error))
-            else:
-                self._follow(index, request, task)
-
-    async def _draw(self) -> tuple[int, GenerationRequest] | None:
-        async with self._drawing:
-            while self._held >= self._most and not self._dry:
+        while True:
+            while not self._may_draw():
                 self._room.clear()
                 await self._room.wait()
-            if self._dry:
-                return None
             try:
-                request = await self._draw_next()
+                request = await self._draw()
             except StopAsyncIteration:
-                self._dry = True
-                return None
+                return
             self._held += 1
             self._drawn += 1
-            return self._drawn - 1, request
+            self._unplaced += 1
+            submit = asyncio.create_task(self._begin(self._drawn - 1, request), name="higgsfield_async.map")
+            self._submits.add(submit)
+            submit.add_done_callback(self._begun)
+
+    def _may_draw(self) -> bool:
+        if self._held >= self._most or len(self._submits) >= self._at_once:
+            return False
+        # Of all that wait for a place among the open generations, one stands for this map.
+        return self._unplaced == 0 or self._tracker.has_room(self._unplaced)
+
+    def _fed(self, drawer: asyncio.Task[None]) -> None:
+        if drawer.cancelled():
+            if not self._over:
+                self.end(RuntimeError("The drawing of requests was cancelled: by their iterable, or from outside."))
+        elif (error := drawer.exception()) is not None:
+            self.end(error)
+        self._news.set()
+
+    def _begun(self, submit: asyncio.Task[None]) -> None:
+        self._submits.discard(submit)
+        if not submit.cancelled() and (error := submit.exception()) is not None:
+            self.end(error)
+        self._room.set()
+        self._news.set()
+
+    async def _begin(self, index: int, request: GenerationRequest) -> None:
+        unplaced = True
+
+        def placed() -> None:
+            nonlocal unplaced
+            self._unplaced -= unplaced
+            unplaced = False
+            self._room.set()
+
+        try:
+            task = await self._submit(request, placed)
+        except HiggsfieldError as error:
+            if isinstance(error, _DOOM) and self.doom is None:
+                logger.warning("No more requests are drawn: %s", error)
+                self.end(copy.copy(error))
+            self._finish(Outcome(index=index, request=request, ref=error.ref, error=error))
+        else:
+            self._follow(index, request, task)
+        finally:
+            placed()
 
     def _follow(self, index: int, request: GenerationRequest, task: GenerationTask) -> None:
         tracked = self._tracker.track(task.ref)
@@ -247,11 +284,11 @@ class Flow:
                 self._tell(Outcome(index=index, request=request, ref=task.ref, job_set=task.job_set))
 
         def end(error: HiggsfieldError | None) -> None:
-            let_go()
+            forget()
             del self._followed[index]
             self._finish(Outcome(index=index, request=request, ref=task.ref, job_set=task.job_set, error=error))
 
-        def let_go() -> None:
+        def forget() -> None:
             self._tracker.forget(tracked, look)
             if timer is not None:
                 timer.cancel()
@@ -261,10 +298,11 @@ class Flow:
             if self._seconds < math.inf
             else None
         )
-        self._followed[index] = task, let_go
+        self._followed[index] = task, forget
         try:
             self._tracker.listen(tracked, look)
         except ClientClosed as error:
+            self.end(copy.copy(error))
             end(error)
         else:
             look()
@@ -273,24 +311,13 @@ class Flow:
         if self._on_update is not None:
             try:
                 self._on_update(outcome)
-            except Exception as error:  # noqa: BLE001  # the caller's own: it ends this map and nothing else
-                self._end(error)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the caller's own ends this map alone
+                self._on_update = None
+                self.end(error)
 
     def _finish(self, outcome: Outcome) -> None:
         self._tell(outcome)
         self._finished.append(outcome)
-        self._news.set()
-
-    def _end(self, doom: BaseException) -> None:
-        """Draws no more; what is under way is finished, and then this is raised."""
-        self.doom = self.doom or doom
-        self._dry = True
-        self._room.set()
-
-    def _fed(self, submitter: asyncio.Task[None]) -> None:
-        self._submitters.discard(submitter)
-        if not submitter.cancelled() and (error := submitter.exception()) is not None:
-            self._end(error)  # of the caller's own iterable
         self._news.set()
 
 

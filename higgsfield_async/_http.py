@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -93,6 +94,11 @@ class Call(Struct, Generic[T], frozen=True):
         return f"Call({self.name!r}, {self.request!r})"
 
 
+# How much longer than its caller waits a submit is tried that may have been accepted, in seconds: a limit may keep it
+# from being recovered by its key.
+DOUBT_GRACE = 60.0
+
+
 @dataclass(slots=True)
 class Ticket:
     """What is known of a submit that is under way, for whoever waits for it.
@@ -102,16 +108,21 @@ class Ticket:
         doubtful: Whether an earlier try of it may have been accepted, and its answer is lost.
         abandoned: Set when nobody waits any more: what was refused is then not tried again.
         until: When its caller's patience ends, by the monotonic clock: what was refused is not tried again after that.
-        latest: When it is given up that a limit, ours or the service's, lets it pass.
+        doubtful_until: How long that which may have been accepted is tried all the same.
     """
 
     in_flight: bool = False
     doubtful: bool = False
     abandoned: bool = False
     until: float = math.inf
-    latest: float = math.inf
+    doubtful_until: float = -math.inf
+
+    def doubt(self) -> None:
+        """Takes down that a try may have been accepted."""
+        self.doubtful = True
+        self.doubtful_until = time.monotonic() + DOUBT_GRACE
 
     @property
     def waits_until(self) -> float:
-        """How long a limit may keep it waiting: what may have been paid for outlasts its caller's patience."""
-        return self.latest if self.doubtful else min(self.until, self.latest)
+        """How long it is tried, and waits for its turn."""
+        return max(-math.inf if self.abandoned else self.until, self.doubtful_until)

@@ -20,9 +20,10 @@ class Limits(Struct, frozen=True, kw_only=True):
             says when it refuses one ("Maximum number of concurrent requests (4) …"), and no limit until then.
         requests_per_second: How many requests may be sent in a second, downloads aside; None for no limit.
         burst: How many of them may be sent at once after a pause.
-        max_connections: How many exchanges are under way at once.
+        max_connections: How many exchanges are under way at once: up to half of them submits, and up to a quarter
+            downloads, so that neither holds up the polls.
         patience: How long a submit may be kept waiting by limits, ours or the service's, before it fails as
-            `RateLimited` with nothing charged, in seconds; `math.inf` for no end.
+            `RateLimited` with nothing charged, in seconds. Without end by default: what is limited waits.
         connect: How long a connection may take to be made, in seconds, TLS included.
         first_byte: How long the service may be silent after that, in seconds.
         read: How long the rest of an answer may take, in seconds.
@@ -36,7 +37,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     requests_per_second: float | None = None
     burst: int = 10
     max_connections: int = 64
-    patience: float = 1200.0
+    patience: float = math.inf
     connect: float = 10.0
     first_byte: float = 90.0
     read: float = 60.0

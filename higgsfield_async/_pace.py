@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 from higgsfield_async._errors import ClientClosed, HiggsfieldError, RateLimited
@@ -14,6 +14,16 @@ from higgsfield_async._limits import Limits
 from higgsfield_async._retry import RetryPolicy
 
 Lane: TypeAlias = Literal["submit", "poll", "other", "download"]
+
+# A submit may take a minute and a file ten: so much of all connections they leave to the polls, which take a moment.
+SHARES: Mapping[Lane, float] = {"submit": 0.5, "poll": 1.0, "other": 1.0, "download": 0.25}
+
+# The shortest time for which a refusal holds back, in seconds for each refusal in a row.
+LEAST_PAUSE = 0.1
+
+
+class Unused(Exception):
+    """What `Pace.leave` is given for a place in which nothing was sent, after all."""
 
 
 class Line:
@@ -25,11 +35,12 @@ class Line:
 
     def __init__(self, returned: Callable[[], None]) -> None:
         self._returned = returned
-        self.places: deque[asyncio.Future[bool]] = deque()
+        # In order of coming, and quick to leave from anywhere.
+        self.places: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
 
     def __bool__(self) -> bool:
-        while self.places and self.places[0].done():
-            self.places.popleft()
+        while self.places and (first := next(iter(self.places))).done():
+            del self.places[first]  # cancelled, and not yet gone by itself
         return bool(self.places)
 
     async def wait(self, until: float, standing: Callable[[], None]) -> bool:
@@ -42,7 +53,7 @@ class Line:
         loop = asyncio.get_running_loop()
         place: asyncio.Future[bool] = loop.create_future()
         timer = loop.call_later(max(0.0, until - time.monotonic()), _give_up, place) if until < math.inf else None
-        self.places.append(place)
+        self.places[place] = None
         try:
             standing()
             return await place
@@ -51,17 +62,18 @@ class Line:
                 self._returned()
             raise
         finally:
+            self.places.pop(place, None)
             if timer is not None:
                 timer.cancel()
 
     def admit(self) -> None:
         """Gives a place to the first in line; there must be one."""
-        self.places.popleft().set_result(True)
+        self.places.popitem(last=False)[0].set_result(True)
 
     def dismiss(self, error: Callable[[], HiggsfieldError]) -> None:
         """Sends everybody away, each with an error of its own."""
         while self:
-            self.places.popleft().set_exception(error())
+            self.places.popitem(last=False)[0].set_exception(error())
 
 
 def _give_up(place: asyncio.Future[bool]) -> None:
@@ -76,18 +88,17 @@ class Places:
     another process.
 
     Args:
-        most: How many; None for no limit.
+        most: How many the caller allows; None for any number.
     """
 
     def __init__(self, most: int | None) -> None:
-        self._most = math.inf if most is None else most
+        self._allowed = self._most = math.inf if most is None else most
         self._taken = 0
         self.line = Line(self.give_back)
 
-    @property
-    def free(self) -> bool:
-        """Whether one more may be opened now."""
-        return self._taken < self._most and not self.line
+    def free(self, more: int = 0) -> bool:
+        """Whether one may be opened now, and so many more before it."""
+        return self._taken + more < self._most and not self.line
 
     def take(self) -> None:
         """Counts one more."""
@@ -96,13 +107,17 @@ class Places:
     def give_back(self) -> None:
         """Counts one less, and lets the next one in."""
         self._taken -= 1
+        self._admit()
+
+    def learn(self, most: int) -> None:
+        """Takes the service's last word for how many there are, within what the caller allows."""
+        self._most = min(self._allowed, max(1, most))
+        self._admit()
+
+    def _admit(self) -> None:
         while self._taken < self._most and self.line:
             self._taken += 1
             self.line.admit()
-
-    def learn(self, most: int) -> None:
-        """Takes the service's word for how many there are. It never raises what the caller has set."""
-        self._most = min(self._most, max(1, most))
 
 
 class _Lane:
@@ -141,11 +156,11 @@ class Pace:
         self._retry = retry
         self._chance = chance
         self._under_way = 0
-        self._lanes: dict[Lane, _Lane] = {
-            name: _Lane(self._widest, counted=True, returned=self._return) for name in ("submit", "poll", "other")
+        self._lanes = {
+            # Files are on another host, most often: the service's rate does not count them.
+            name: _Lane(max(1, int(self._widest * share)), counted=name != "download", returned=self._return)
+            for name, share in SHARES.items()
         }
-        # They last, and most often go to another host: they leave room, and the service's rate does not count them.
-        self._lanes["download"] = _Lane(max(1, self._widest // 2), counted=False, returned=self._return)
         # Whose turn it is, the next one first.
         self._turns = deque(self._lanes.values())
         self._timer: asyncio.TimerHandle | None = None
@@ -157,7 +172,7 @@ class Pace:
 
         Args:
             name: Of which kind the exchange is.
-            until: When patience ends, by the monotonic clock.
+            until: When patience ends, by the monotonic clock; `math.inf` for never.
 
         Raises:
             RateLimited: There was no place by then.
@@ -167,7 +182,7 @@ class Pace:
         if self._closed:
             raise _closed()
         now = time.monotonic()
-        if not self._awaited() and self._may(lane, now):
+        if not self._awaited() and self._may_go(lane, now):
             self._take(lane, now)
         elif not await lane.line.wait(until, self._pump):
             msg = "Not sent: it was held back by the limits of requests for as long as it may be."
@@ -175,15 +190,19 @@ class Pace:
         return lane.era
 
     def leave(self, name: Lane, era: int, error: BaseException | None = None) -> None:
-        """Gives a place back, and says how the exchange went."""
+        """Gives a place back, and says how the exchange went: None for well.
+
+        What is none of our errors says nothing of the service.
+        """
         lane = self._lanes[name]
         if isinstance(error, RateLimited):
             if era == lane.era:
                 lane.era += 1
                 lane.refusals += 1
                 lane.width = 1
-            pause = self._retry.delay(max(1, lane.refusals), error.retry_after, self._chance())
-            lane.closed_until = max(lane.closed_until, time.monotonic() + pause)
+            refusals = max(1, lane.refusals)
+            pause = self._retry.delay(refusals, error.retry_after, self._chance())
+            lane.closed_until = max(lane.closed_until, time.monotonic() + max(pause, LEAST_PAUSE * min(refusals, 10)))
         elif era == lane.era and (error is None or (isinstance(error, HiggsfieldError) and not error.transient)):
             lane.refusals = 0
             lane.width = min(lane.widest, lane.width + 1)
@@ -211,14 +230,15 @@ class Pace:
                 return True
         return False
 
-    def _open(self, lane: _Lane, now: float) -> bool:
-        return self._under_way < self._widest and lane.under_way < lane.width and now >= lane.closed_until
+    def _open(self, lane: _Lane) -> bool:
+        return self._under_way < self._widest and lane.under_way < lane.width
 
-    def _token_at(self, lane: _Lane) -> float:
-        return self._full_at - self._depth if lane.counted else 0.0
+    def _opens_at(self, lane: _Lane) -> float:
+        """When a lane may be entered: when it is held back no more, and there is a token."""
+        return max(lane.closed_until, self._full_at - self._depth) if lane.counted else lane.closed_until
 
-    def _may(self, lane: _Lane, now: float) -> bool:
-        return self._open(lane, now) and self._token_at(lane) <= now
+    def _may_go(self, lane: _Lane, now: float) -> bool:
+        return self._open(lane) and self._opens_at(lane) <= now
 
     def _take(self, lane: _Lane, now: float) -> None:
         if lane.counted:
@@ -229,15 +249,15 @@ class Pace:
     def _pump(self) -> None:
         """Lets in whoever may go, and wakes again when somebody else may."""
         now = time.monotonic()
-        while lane := next((lane for lane in self._turns if lane.line and self._may(lane, now)), None):
+        while lane := next((lane for lane in self._turns if lane.line and self._may_go(lane, now)), None):
             self._take(lane, now)
             self._turns.remove(lane)
             self._turns.append(lane)
             lane.line.admit()
-        # Where a place is all that is wanted: whoever gives one back comes by here.
-        for lane in self._turns:
-            if lane.line and (now < lane.closed_until or self._open(lane, now)):
-                self._wake_at(max(lane.closed_until, self._token_at(lane)))
+        # The others wait for a place: whoever gives one back comes by here.
+        later = [self._opens_at(lane) for lane in self._turns if lane.line and self._open(lane)]
+        if later:
+            self._wake_at(min(later))
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None:

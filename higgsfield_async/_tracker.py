@@ -18,7 +18,7 @@ from higgsfield_async._domain import JobSet, JobStatus, TaskRef
 from higgsfield_async._durations import Durations
 from higgsfield_async._errors import ClientClosed, HiggsfieldError, NotFound
 from higgsfield_async._limits import Limits
-from higgsfield_async._pace import Pace, Places
+from higgsfield_async._pace import Pace, Places, Unused
 from higgsfield_async._polling import PollPolicy, ends_wait
 from higgsfield_async._retry import RetryPolicy
 
@@ -83,7 +83,7 @@ class Tracked:
         self.version = 0 if job_set is None else 1
         self.error: HiggsfieldError | None = None
         self.fatal = 0
-        self.listeners: tuple[Callable[[], None], ...] = ()
+        self.listeners: dict[Callable[[], None], None] = {}
         self.looks = 0
         self.failures = 0
         self.ours = job_set is not None
@@ -98,16 +98,16 @@ class Tracked:
         self.linkless: JobSet | None = None
         self.linkless_since: float | None = None
 
-    def see(self, job_set: JobSet, now: float) -> None:
-        """Takes what a look found. An end stays an end, whatever a late answer says."""
+    def see(self, job_set: JobSet, now: float) -> bool:
+        """Takes what a look found, and says whether that is news. An end stays an end, whatever a late answer says."""
         self.error = None
         self.failures = 0
         if self.ended:
-            return
+            return False
         status = job_set.status
         self.linkless = job_set if status.terminal and self._may_still_be_linked(job_set, now) else None
         if self.linkless is not None:
-            return
+            return False
         if not status.terminal:
             self.seen_open = now
         before, self.job_set = self.job_set, job_set
@@ -116,9 +116,8 @@ class Tracked:
             before is None or status is not self.status or (bool(before.jobs) and _words(before) != _words(job_set))
         )
         self.status, self.ended = status, status.terminal
-        if changed:
-            self.version += 1
-            self._tell()
+        self.version += changed
+        return changed
 
     def _may_still_be_linked(self, job_set: JobSet, now: float) -> bool:
         if not any(job.status is JobStatus.COMPLETED and not job.outputs for job in job_set.jobs):
@@ -131,10 +130,11 @@ class Tracked:
         """Ends the waits that are under way, and only those: a later one looks again."""
         self.error = error
         self.fatal += 1
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
-        for listener in self.listeners:
+    def tell(self) -> None:
+        """Calls whoever listens."""
+        for listener in tuple(self.listeners):
             listener()
 
 
@@ -200,12 +200,18 @@ class Tracker:
             # One just submitted has time; of one picked up, nothing is known: it is looked at once.
             if job_set is not None:
                 tracked.due = now + self._durations.gap(ref.kind, 0.0, 0, random.random())
+            if tracked.ended:
+                self.ends[tracked.status] += 1
         return tracked
 
     @property
     def opened(self) -> Iterable[Tracked]:
-        """Every generation that was submitted or looked at, and not seen to end; the oldest first."""
+        """Every generation that was submitted or looked at, and not seen to end, the oldest first."""
         return self._open.values()
+
+    def has_room(self, more: int) -> bool:
+        """Whether a generation could be opened now, and so many more before it."""
+        return self._places.free(more)
 
     async def reserve(self, until: float) -> bool:
         """Waits for a place for one more generation, and says whether there was one in time.
@@ -213,14 +219,14 @@ class Tracker:
         Open generations are looked at meanwhile, whether anybody waits for them or not: an end makes room.
 
         Args:
-            until: When patience ends, by the monotonic clock.
+            until: When patience ends, by the monotonic clock; `math.inf` for never.
 
         Raises:
-            ClientClosed: There are no more looks: what is opened would not be seen to end.
+            ClientClosed: Nobody would see what becomes of it.
         """
         if self._closed:
-            raise self._unsent()
-        if self._places.free:
+            raise _not_sent(self._cause)
+        if self._places.free():
             self._places.take()
             return True
         first = not self._places.line
@@ -246,13 +252,18 @@ class Tracker:
         self._open[tracked.ref.kind, tracked.ref.id] = tracked
         self._consider(tracked)
         oldest = next(iter(self._open.values()))
-        if not oldest.listeners and time.monotonic() - oldest.seen_open > KEPT_AT_HAND:
+        if time.monotonic() - oldest.seen_open > KEPT_AT_HAND:
             self._let_go(oldest)
 
     def _let_go(self, tracked: Tracked) -> None:
-        tracked.held = False
+        """Forgets one that has ended, or that nobody has asked for in a day."""
         del self._open[tracked.ref.kind, tracked.ref.id]
-        self._places.give_back()
+        self._vacate(tracked)
+
+    def _vacate(self, tracked: Tracked) -> None:
+        if tracked.held:
+            tracked.held = False
+            self._places.give_back()
 
     def _look_for_room(self) -> None:
         for tracked in self._open.values():
@@ -292,12 +303,12 @@ class Tracker:
         """
         if self._closed:
             raise _closed(tracked.ref, self._cause)
-        tracked.listeners += (listener,)
+        tracked.listeners[listener] = None
         self._consider(tracked)
 
     def forget(self, tracked: Tracked, listener: Callable[[], None]) -> None:
         """Ends what `listen` began."""
-        tracked.listeners = tuple(each for each in tracked.listeners if each is not listener)
+        tracked.listeners.pop(listener, None)
 
     def hurry(self, tracked: Tracked) -> None:
         """Looks at a generation now, if anybody waits for it."""
@@ -309,18 +320,19 @@ class Tracker:
     def saw(self, tracked: Tracked, job_set: JobSet) -> None:
         """Takes what was found, by a look of the schedule or by another."""
         now = time.monotonic()
-        before = tracked.ended
-        tracked.see(job_set, now)
-        if tracked.ended and not before:
+        news = tracked.see(job_set, now)
+        if tracked.ended and news:
             self.ends[tracked.status] += 1
             # Of the others nobody knows how long they would have taken, or did take.
             if tracked.ours and tracked.status is JobStatus.COMPLETED and tracked.linkless_since is None:
                 self._durations.ended(tracked.ref.kind, tracked.seen_open - tracked.born, now - tracked.born)
-            if tracked.held:
+            if (tracked.ref.kind, tracked.ref.id) in self._open:
                 self._let_go(tracked)
         elif not tracked.ended and not tracked.held:
             self._places.take()
             self._hold(tracked)
+        if news:
+            tracked.tell()
 
     # When to look.
 
@@ -377,8 +389,8 @@ class Tracker:
             failed: BaseException | None = None
             try:
                 # Chosen only now: while this waited for its place, another may have become worth more.
-                if (tracked := self._pick()) is not None:
-                    failed = await self._look_at(tracked)
+                tracked = self._pick()
+                failed = Unused() if tracked is None else await self._look_at(tracked)
             except BaseException as error:
                 failed = error
                 raise
@@ -414,9 +426,9 @@ class Tracker:
             error.ref, error.charged = tracked.ref, "unknown"
             tracked.failures += 1
             if ends_wait(error):
+                if isinstance(error, NotFound):
+                    self._vacate(tracked)
                 tracked.fail(error)
-                if isinstance(error, NotFound) and tracked.held:
-                    self._let_go(tracked)
             else:
                 logger.info("A poll failed, and will be repeated: %s", error)
                 tracked.error = error
@@ -451,23 +463,20 @@ class Tracker:
             looker.cancel()
         for tracked in list(self._known.values()):
             tracked.fail(_closed(tracked.ref, cause))
-        self._places.line.dismiss(self._unsent)
-
-    def _unsent(self) -> ClientClosed:
-        why = (
-            "The client was closed"
-            if self._cause is None
-            else "The client's polling was stopped by an unforeseen error"
-        )
-        error = ClientClosed(f"{why} before this was sent.", refused=True)
-        error.__cause__ = self._cause
-        return error
+        self._places.line.dismiss(lambda: _not_sent(cause))
 
     async def close(self) -> None:
         """Stops looking. Whoever still waits is told, with the ref."""
         self._stop(None)
         if self._lookers:
             await asyncio.wait(self._lookers)
+
+
+def _not_sent(cause: BaseException | None) -> ClientClosed:
+    why = "it was closed" if cause is None else "its polling was stopped by an unforeseen error"
+    error = ClientClosed(f"Not sent: this client takes nothing any more, since {why}. Make a new one.", refused=True)
+    error.__cause__ = cause
+    return error
 
 
 def _closed(ref: TaskRef, cause: BaseException | None) -> ClientClosed:

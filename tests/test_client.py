@@ -410,7 +410,7 @@ async def test_a_connection_that_is_never_made() -> None:
         filler.connect_ex(("127.0.0.1", port))
     transport = ProxyTransport("hk-key", f"http://127.0.0.1:{port}")
     async with Higgsfield(transport, limits=Limits(connect=0.2), retry=RetryPolicy(attempts=2, first=0)) as hf:
-        with pytest.raises(ConnectionFailed, match=r"no connection within 0\.2 s; nothing was sent") as caught:
+        with pytest.raises(ConnectionFailed, match=r"no connection was made in time; nothing was sent") as caught:
             await hf.submit(PROXY.request)
     assert caught.value.charged == "no"
     for each in (listener, *fillers):

@@ -17,7 +17,7 @@ from higgsfield_async import TaskRef
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SMALL = {"errors.py", "pick_up_later.py", "platform_v1_v2.py", "proxy.py"}
+SMALL = {"errors.py", "many.py", "pick_up_later.py", "platform_v1_v2.py", "proxy.py"}
 NAMES = ["video lite", "video standard", "video turbo", "speech", "ad", "keyframes (v1)", "dop/turbo (v2)"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="a terminal's ways")
 
@@ -73,6 +73,12 @@ def test_all_are_tested_and_small() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {*SMALL, "demo.py"}
     for name in SMALL:
         assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_many(sandbox: Sandbox, tmp_path: Path) -> None:
+    lines = run("many.py", env=environment(sandbox), cwd=tmp_path).stdout.splitlines()
+    assert lines[-1] == "30 done, 0 failed"
+    assert {line.split()[1] for line in lines[:-1]} == set(sandbox.generations)
 
 
 def test_proxy(sandbox: Sandbox, tmp_path: Path) -> None:

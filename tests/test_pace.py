@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from higgsfield_async import ClientClosed, ConnectionFailed, Limits, NotFound, RateLimited, RetryPolicy
-from higgsfield_async._pace import Lane, Line, Pace, Places
+from higgsfield_async._pace import LEAST_PAUSE, SHARES, Lane, Line, Pace, Places
 
 # Nothing is left to chance, and a refusal without a word of when closes for no time.
 RETRY = RetryPolicy(first=0, longest=0)
@@ -102,10 +102,10 @@ async def test_a_refusal_closes_one_lane_and_narrows_it() -> None:
     pace = paced(max_connections=8)
     eras = [await pace.enter("submit") for _ in range(4)]
     began = time.monotonic()
-    pace.leave("submit", eras.pop(), refused(0.05))
+    pace.leave("submit", eras.pop(), refused(0.15))
     assert pace.scarce("submit")
     assert not pace.scarce("poll")
-    assert 0 < pace.held_back("submit") <= 0.05
+    assert 0 < pace.held_back("submit") <= 0.15
     assert pace.held_back("poll") == 0
     # Those that were under way say nothing of how the service is now.
     for era in eras:
@@ -114,7 +114,7 @@ async def test_a_refusal_closes_one_lane_and_narrows_it() -> None:
     assert await entered(*waiting) == 0
     pace.leave("poll", await asyncio.wait_for(pace.enter("poll"), 5))
     era = await waiting[0]
-    assert time.monotonic() >= began + 0.05
+    assert time.monotonic() >= began + 0.15
     # One at a time, then one more for each that goes well.
     assert await entered(*waiting) == 1
     for done, under_way in enumerate((2, 3, 4), 1):
@@ -134,14 +134,15 @@ async def test_a_refusal_closes_one_lane_and_narrows_it() -> None:
 
 async def test_many_refusals_at_once_are_one() -> None:
     pace = paced(retry=RetryPolicy(first=0.002, factor=100, longest=1000), chance=0.5, max_connections=8)
-    for longest in (0.001, 0.1, 10):
+    # Of the first four of them; and then twice of one alone.
+    for longest in (LEAST_PAUSE, 2 * LEAST_PAUSE, 10):
         eras = [await pace.enter("submit")]
-        if longest == 0.001:
+        if longest == LEAST_PAUSE:
             eras += [await pace.enter("submit") for _ in range(3)]
         for era in eras:
             pace.leave("submit", era, refused())
         assert pace.held_back("submit") <= longest
-    assert pace.held_back("submit") > 0.1
+    assert pace.held_back("submit") > 1
 
 
 async def test_the_longest_of_several_refusals_counts() -> None:
@@ -154,9 +155,9 @@ async def test_the_longest_of_several_refusals_counts() -> None:
 
 async def test_what_went_well_ends_a_row_of_refusals() -> None:
     pace = paced(retry=RetryPolicy(first=0.002, factor=100, longest=1000), chance=0.5, max_connections=8)
-    for _ in range(3):
+    for _ in range(2):
         pace.leave("submit", await pace.enter("submit"), refused())
-        assert pace.held_back("submit") <= 0.001
+        assert 0 < pace.held_back("submit") <= LEAST_PAUSE
         pace.leave("submit", await pace.enter("submit"))
 
 
@@ -245,7 +246,7 @@ async def test_closing_dismisses_everybody() -> None:
     assert timer.cancelled()
     ends = await asyncio.gather(*waiting, return_exceptions=True)
     errors = [each for each in ends if isinstance(each, ClientClosed)]
-    assert len(errors) == len(set(map(id, errors))) == 3 * 6 - 1 + 2
+    assert len(errors) == len(set(map(id, errors))) == 3 * 6 - 1 + 4
     assert all(each.refused for each in errors)
     with pytest.raises(ClientClosed):
         await pace.enter("poll")
@@ -263,7 +264,7 @@ async def test_closing_with_nobody_there() -> None:
 
 
 async def test_downloads_leave_room_and_are_not_counted() -> None:
-    pace = paced(max_connections=4, requests_per_second=0.001, burst=1)
+    pace = paced(max_connections=8, requests_per_second=0.001, burst=1)
     await pace.enter("poll")
     # The next poll has its turn in a quarter of an hour, and no download waits for that.
     polls = begin(pace, "poll", 1)
@@ -327,7 +328,7 @@ async def test_who_is_cancelled_when_sent_away_leaves_no_place() -> None:
     tired, dismissed = (asyncio.create_task(line.wait(math.inf, lambda: None)) for _ in range(2))
     await settled()
     # As the end of patience does it.
-    line.places[0].set_result(False)
+    next(iter(line.places)).set_result(False)
     line.dismiss(lambda: ClientClosed("Closed."))
     tired.cancel()
     dismissed.cancel()
@@ -339,12 +340,12 @@ async def test_who_is_cancelled_when_sent_away_leaves_no_place() -> None:
 
 async def test_places() -> None:
     places = Places(2)
-    free = [places.free]
+    free = [places.free()]
     places.take()
     places.take()
     # One that was opened elsewhere.
     places.take()
-    free.append(places.free)
+    free.append(places.free())
     waiting = [asyncio.create_task(places.line.wait(math.inf, lambda: None)) for _ in range(2)]
     await settled()
     places.give_back()
@@ -352,28 +353,28 @@ async def test_places() -> None:
     assert not any(each.done() for each in waiting)
     places.give_back()
     assert await waiting[0]
-    # The service's word narrows, and never widens.
+    # The service's word narrows, to one at the least, and widens no further than what was allowed.
     places.learn(0)
-    places.learn(100)
     places.give_back()
     await settled()
     assert not waiting[1].done()
-    places.give_back()
+    places.learn(100)
     assert await waiting[1]
+    free.append(places.free())
     places.give_back()
-    free.append(places.free)
+    free.append(places.free())
     places.take()
-    free.append(places.free)
-    assert free == [True, False, True, False]
+    free.append(places.free())
+    assert free == [True, False, False, True, False]
 
 
 async def test_places_without_end() -> None:
     places = Places(None)
     for _ in range(1000):
-        assert places.free
+        assert places.free()
         places.take()
     places.learn(1000)
-    free = places.free
+    free = places.free()
     assert not free
 
 
@@ -431,7 +432,8 @@ class Crowd:
     def check(self) -> None:
         lanes = self.pace._lanes
         assert sum(lane.under_way for lane in lanes.values()) == self.pace._under_way <= self.widest
-        assert lanes["download"].under_way <= max(1, self.widest // 2)
+        for name, share in SHARES.items():
+            assert lanes[name].under_way <= max(1, self.widest * share)
         for name, lane in lanes.items():
             assert 1 <= lane.width <= lane.widest
             # More than a lane is wide are only those who were there before it was narrowed.
@@ -454,7 +456,7 @@ class Crowd:
 
 
 @settings(deadline=None, max_examples=150)
-@given(STEPS, st.integers(1, 5), st.sampled_from([None, 5000.0]))
+@given(STEPS, st.integers(1, 9), st.sampled_from([None, 5000.0]))
 def test_no_place_is_lost_and_no_width_passed(
     steps: list[tuple[str, Any, int]], widest: int, rate: float | None
 ) -> None:
@@ -474,7 +476,10 @@ def test_no_place_is_lost_and_no_width_passed(
         assert not any(lane.line for lane in pace._lanes.values())
         pace.close()
 
-    asyncio.run(run())
+    with pytest.MonkeyPatch.context() as patch:
+        # A tenth of a second after each refusal would make minutes of this.
+        patch.setattr("higgsfield_async._pace.LEAST_PAUSE", 0.0)
+        asyncio.run(run())
 
 
 class Openings:
@@ -489,7 +494,7 @@ class Openings:
         self.waiting.append(asyncio.create_task(self.reserve()))
 
     async def reserve(self) -> bool:
-        if not self.places.free:
+        if not self.places.free():
             return await self.places.line.wait(math.inf, lambda: None)
         self.places.take()
         return True

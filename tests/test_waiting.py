@@ -585,12 +585,12 @@ async def test_what_nobody_asks_for_is_not_kept_for_ever(
 ) -> None:
     monkeypatch.setattr("higgsfield_async._tracker.KEPT_AT_HAND", 0.05)
     sandbox.plan(*[NEVER] * 3)
-    async with client(V1, poll=PollPolicy.fixed(60)) as hf:
+    async with client(V1) as hf:
         first = await hf.submit(V1.request)
         waiting = asyncio.create_task(first.wait())
         await anyio.sleep(0.1)
         second = await hf.submit(V1.request)
-        # Somebody waits for the first.
+        # Somebody waits for the first, so that it is seen again and again.
         assert [task.id for task in hf.open_tasks()] == [first.id, second.id]
         waiting.cancel()
         await anyio.sleep(0.1)

@@ -218,7 +218,7 @@ _ADVICE: Mapping[type[ApiError], str] = {
 
 def _limit(complaint: Complaint) -> int | None:
     limit = as_object(complaint.detail).get("limit")
-    if isinstance(limit, int):
+    if isinstance(limit, int) and not isinstance(limit, bool):
         return limit
     found = _CONCURRENCY.search(complaint.message)
     return int(found[1]) if found and found[1] else None
