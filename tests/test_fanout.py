@@ -402,20 +402,6 @@ async def test_a_submit_in_doubt_keeps_its_place(sandbox: Sandbox, client: Clien
         second.cancel()
 
 
-async def test_a_resumed_submit_that_finds_no_place_says_nothing_of_the_first(sandbox: Sandbox, client: Client) -> None:
-    sandbox.plan(NEVER, NEVER)
-    sandbox.script("submit", Fault(), Fault.reset(accept=True))
-    async with client(V2, limits=Limits(max_active=2, patience=0.1), retry=RetryPolicy(attempts=1)) as hf:
-        await hf.submit(V2.request)
-        with pytest.raises(SubmissionUnknown) as first:
-            await hf.submit(V2.request)
-        await hf.submit(V2.request)
-        with pytest.raises(SubmissionUnknown) as second:
-            await hf.submit(V2.request, idempotency_key=first.value.key)
-    assert second.value.key == first.value.key
-    assert isinstance(second.value.cause, RateLimited)
-
-
 async def test_what_is_sent_again_is_counted(sandbox: Sandbox, client: Client) -> None:
     sandbox.script("poll", Fault.reset())
     async with client(V2, limits=Limits(requests_per_second=10, burst=1)) as hf:
@@ -423,3 +409,55 @@ async def test_what_is_sent_again_is_counted(sandbox: Sandbox, client: Client) -
     _, first, second = (received.at for received in sandbox.received)
     # Each took a moment to arrive.
     assert second - first > 0.05
+
+
+async def test_an_on_update_that_breaks_ends_the_drawing(sandbox: Sandbox, client: Client) -> None:
+    def broken(update: Outcome) -> None:
+        if update.job_set is not None and update.job_set.status is JobStatus.COMPLETED:
+            raise ZeroDivisionError
+
+    found: list[Outcome] = []
+    async with client(V2) as hf:
+        with pytest.raises(ZeroDivisionError):
+            await taken(hf.map(numbered(1000), max_active=3, on_update=broken), found)
+        assert hf.open_tasks() == []
+    # What was under way was finished all the same.
+    assert {outcome.ref.id for outcome in found if outcome.ref} == set(sandbox.generations)
+    assert len(found) == 3
+    assert not any(outcome.error for outcome in found)
+
+
+def test_outcomes_that_outlive_their_loop() -> None:
+    async def main() -> AsyncIterator[Outcome]:
+        async with Sandbox(speed=100) as sandbox, Higgsfield(sandbox.platform(), poll=PollPolicy.fixed(0.02)) as hf:
+            outcomes = hf.map(numbered(3))
+            await anext(outcomes)
+            return outcomes
+
+    outcomes = asyncio.run(main())
+    del outcomes
+    gc.collect()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_resumed_submit_that_finds_no_place_says_nothing_of_the_first(
+    sandbox: Sandbox,
+    client: Client,
+    closed: bool,  # noqa: FBT001
+) -> None:
+    sandbox.plan(*[NEVER] * 3)
+    sandbox.script("submit", Fault(), Fault.reset(accept=True))
+    patience = 60 if closed else 0.1
+    async with client(V2, limits=Limits(max_active=2, patience=patience), retry=RetryPolicy(attempts=1)) as hf:
+        await hf.submit(V2.request)
+        with pytest.raises(SubmissionUnknown) as first:
+            await hf.submit(V2.request)
+        await hf.submit(V2.request)
+        resuming = asyncio.create_task(hf.submit(V2.request, idempotency_key=first.value.key))
+        await anyio.sleep(0.05)
+        if closed:
+            await hf.close()
+        with pytest.raises(SubmissionUnknown) as second:
+            await resuming
+    assert second.value.key == first.value.key
+    assert isinstance(second.value.cause, ClientClosed if closed else RateLimited)

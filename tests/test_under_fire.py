@@ -36,14 +36,14 @@ from higgsfield_async import (
 from higgsfield_async.sandbox import Fault, Generation, Plan, Sandbox
 from surfaces import IMAGE, PROMPT, Surface
 
-SEED = int(os.environ.get("SEED", "20261122"))
+SEED = int(os.environ.get("FIRE_SEED", "20261122"))
 MAPPED = 2000
 # Beside that map: so many callers, one call after the other, and so many maps whose consumer is cancelled.
 CALLERS, CALLS, LEFT = 10, 30, 4
 SPEED = 100
 # The service refuses what is beyond its own limit: on v1, generations whose answers were lost fill what is between.
 MOST_OPEN, MOST_CONCURRENT = 40, 42
-RATE, BURST, CONNECTIONS = 600, 10, 5
+RATE, BURST, CONNECTIONS = 600, 10, 4
 LIMITS = Limits(
     max_active=MOST_OPEN, requests_per_second=RATE, burst=BURST, max_connections=CONNECTIONS, patience=math.inf
 )
@@ -302,5 +302,5 @@ def check_limits(fire: Fire, sandbox: Sandbox) -> None:
     """By the server's own count."""
     # A generation whose answer was lost for good is one that no client can count.
     assert most_open(each for each in sandbox.generations.values() if each.id in fire.told) <= MOST_OPEN
-    assert sandbox.most_at_once == CONNECTIONS
+    assert sandbox.most_at_once <= CONNECTIONS
     assert not beyond_the_rate(received.at for received in sandbox.received)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 import anyio
 import anyio.lowlevel
@@ -22,24 +23,36 @@ from higgsfield_async import (
     GenerationTask,
     Higgsfield,
     InsufficientCredits,
+    Job,
     JobSet,
     JobStatus,
+    Limits,
     NotCancelable,
     NotFound,
+    Outcome,
     PermissionDenied,
+    PlatformTransport,
     PollPolicy,
     ProxyTransport,
     RateLimited,
+    RetryPolicy,
     ServiceUnavailable,
     TaskRef,
     Unsupported,
     WaitTimeout,
 )
+from higgsfield_async._pace import Pace
+from higgsfield_async._tracker import Tracker
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 from surfaces import PROXY, V1, V2, Surface
 
 Client = Callable[..., Higgsfield]
 NEVER = Plan(queued=1e9)
+
+
+async def taken(outcomes: AsyncIterator[Outcome], found: list[Outcome]) -> None:
+    async for outcome in outcomes:
+        found.append(outcome)  # noqa: PERF401  # those before an error count too
 
 
 def polls(sandbox: Sandbox) -> int:
@@ -510,3 +523,111 @@ async def test_repr(sandbox: Sandbox, client: Client) -> None:
     async with client() as hf:
         task = await hf.submit(PROXY.request)
         assert repr(task) == f"GenerationTask({task.id!r}, status='queued', kind='image-to-video/turbo')"
+
+
+async def test_a_fault_of_our_own_ends_paying(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.plan(*[NEVER] * 3)
+    async with client(V2, limits=Limits(max_active=2, max_connections=2)) as hf:
+        task = await hf.submit(V2.request)
+        sandbox.script("submit", Fault.delay(0.2))
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(PlatformTransport, "poll", broken)
+        outcomes = hf.map([V2.request] * 5)
+        first = asyncio.create_task(anext(outcomes))
+        with pytest.raises(ClientClosed):
+            await task.wait()
+        # It was under way when the polling stopped, and is not lost; the next one found no place.
+        found = [await first]
+        with pytest.raises(ClientClosed):
+            await taken(outcomes, found)
+        refs = [outcome.ref.id for outcome in found if outcome.ref]
+        assert {task.id, *refs} == set(sandbox.generations)
+        assert len(refs) == 1
+        for outcome in found:
+            assert isinstance(outcome.error, ClientClosed)
+        # A submit is not paid for by a client that cannot look at it.
+        with pytest.raises(ClientClosed, match="polling") as caught:
+            await hf.submit(V2.request)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert caught.value.charged == "no"
+    assert len(sandbox.generations) == 2
+
+
+async def test_two_changes_at_once_are_told_as_one(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(poll=PollPolicy.fixed(60)) as hf:
+        task = await hf.submit(PROXY.request)
+        following = asyncio.create_task(task.wait(check=False))
+        await anyio.sleep(0.01)
+        for status in (JobStatus.IN_PROGRESS, JobStatus.FAILED):
+            job = Job(id="x", status=status, raw_status=status.value)
+            hf._opened().tracker.saw(task._tracked, JobSet(id=task.id, jobs=(job,)))
+        assert (await following).status is JobStatus.FAILED
+
+
+async def test_what_has_ended_when_it_is_picked_up(sandbox: Sandbox, client: Client, surface: Surface) -> None:
+    sandbox.plan(Plan(queued=0, running=0))
+    async with client(surface) as hf:
+        ref = (await hf.submit(surface.request)).ref
+    async with client(surface) as hf:
+        assert (await hf.task(ref).wait()).status is JobStatus.COMPLETED
+        assert hf.open_tasks() == []
+        assert hf.stats().done == 1
+
+
+async def test_what_nobody_asks_for_is_not_kept_for_ever(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async._tracker.KEPT_AT_HAND", 0.05)
+    sandbox.plan(*[NEVER] * 3)
+    async with client(V1) as hf:
+        first = await hf.submit(V1.request)
+        waiting = asyncio.create_task(first.wait())
+        await anyio.sleep(0.1)
+        second = await hf.submit(V1.request)
+        # Somebody waits for the first, so that it is seen again and again.
+        assert [task.id for task in hf.open_tasks()] == [first.id, second.id]
+        waiting.cancel()
+        await anyio.sleep(0.1)
+        third = await hf.submit(V1.request)
+        assert [task.id for task in hf.open_tasks()] == [second.id, third.id]
+
+
+async def test_a_look_that_ends_well_beside_one_that_breaks() -> None:
+    limits = Limits(max_connections=2)
+    looks: list[asyncio.Future[JobSet]] = []
+
+    async def look(_: TaskRef) -> JobSet:
+        looks.append(asyncio.get_running_loop().create_future())
+        return await looks[-1]
+
+    pace = Pace(limits, RetryPolicy(), lambda: 0.0)
+    tracker = Tracker(look, pace=pace, poll=PollPolicy.fixed(0.01), retry=RetryPolicy(), limits=limits)
+    tracked = [
+        tracker.track(
+            TaskRef(
+                transport="proxy",
+                origin="o",
+                account="a",
+                id=name,
+                kind="k",
+                created_at=datetime(2026, 11, 22, tzinfo=UTC),
+            )
+        )
+        for name in "ab"
+    ]
+    waiting = [asyncio.create_task(tracker.change(each, each.version)) for each in tracked]
+    while len(looks) < 2:
+        await anyio.sleep(0.001)
+    job = Job(id="x", status=JobStatus.FAILED, raw_status="failed")
+    looks[0].set_exception(ZeroDivisionError())
+    looks[1].set_result(JobSet(id="b", jobs=(job,)))
+    broken, ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(broken, ClientClosed)
+    assert ended == 1
+    await tracker.close()
