@@ -25,6 +25,7 @@ from higgsfield_async import (
     ModelRequest,
     NotFound,
     Outcome,
+    PlatformTransport,
     PollPolicy,
     RateLimited,
     RetryPolicy,
@@ -461,3 +462,63 @@ async def test_a_resumed_submit_that_finds_no_place_says_nothing_of_the_first(
             await resuming
     assert second.value.key == first.value.key
     assert isinstance(second.value.cause, ClientClosed if closed else RateLimited)
+
+
+async def test_closing_while_an_outcome_is_waited_for(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V1) as hf:
+        outcomes = hf.map([V1.request])
+        waiting = asyncio.create_task(anext(outcomes))
+        while not hf.open_tasks():
+            await anyio.sleep(0.01)
+        await outcomes.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+
+async def test_requests_whose_drawing_is_cancelled(sandbox: Sandbox, client: Client) -> None:
+    async def cancelled() -> AsyncIterator[GenerationRequest]:
+        yield V1.request
+        raise asyncio.CancelledError
+
+    found: list[Outcome] = []
+    async with client(V1) as hf:
+        with pytest.raises(RuntimeError, match="was cancelled"):
+            await taken(hf.map(cancelled()), found)
+    assert len(found) == len(sandbox.generations) == 1
+
+
+async def test_a_fault_of_our_own_ends_a_map(sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PlatformTransport, "submit", broken)
+    async with client(V2) as hf:
+        with pytest.raises(ZeroDivisionError):
+            await taken(hf.map(numbered(1000), max_active=2), [])
+    assert not sandbox.received
+
+
+async def test_what_ends_with_its_submit(sandbox: Sandbox, client: Client) -> None:
+    body = b'{"request_id":"x","status":"completed","video":{"url":"https://a.b/c.mp4"}}'
+    sandbox.script("submit", Fault.answer(200, body, accept=True))
+    async with client(V2, limits=Limits(max_active=1)) as hf:
+        [outcome] = [outcome async for outcome in hf.map([V2.request])]
+        assert outcome.error is None
+        assert hf.open_tasks() == []
+        assert hf.stats() == Stats(waiting=0, queued=0, running=0, done=1, failed=0)
+
+
+async def test_what_was_not_found_and_then_was_gives_its_place_back_once(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=0, running=0), NEVER, NEVER)
+    sandbox.script("poll", Fault.answer(404, b'{"detail":"Not found"}'))
+    async with client(V2, limits=Limits(max_active=1, patience=0.1)) as hf:
+        task = await hf.submit(V2.request)
+        with pytest.raises(NotFound):
+            await task.wait()
+        assert (await task.wait()).status is JobStatus.COMPLETED
+        assert hf.open_tasks() == []
+        await hf.submit(V2.request)
+        with pytest.raises(RateLimited):
+            await hf.submit(V2.request)
+    assert len(sandbox.generations) == 2

@@ -43,7 +43,7 @@ CALLERS, CALLS, LEFT = 10, 30, 4
 SPEED = 100
 # The service refuses what is beyond its own limit: on v1, generations whose answers were lost fill what is between.
 MOST_OPEN, MOST_CONCURRENT = 40, 42
-RATE, BURST, CONNECTIONS = 600, 10, 4
+RATE, BURST, CONNECTIONS = 700, 10, 4
 LIMITS = Limits(
     max_active=MOST_OPEN, requests_per_second=RATE, burst=BURST, max_connections=CONNECTIONS, patience=math.inf
 )
@@ -52,8 +52,6 @@ SOON = {"Retry-After": "0.02"}
 FULL = b'{"code":"account_queue_full","limit":%d,"detail":"full"}' % MOST_CONCURRENT
 CONCURRENCY = b'{"detail":"Maximum number of concurrent requests (%d) has been reached"}' % MOST_CONCURRENT
 FAULTS = [
-    Fault.answer(429),
-    Fault.answer(429, headers=SOON),
     Fault.answer(500),
     Fault.html(502),
     Fault.answer(503, headers=SOON),
@@ -69,16 +67,18 @@ SUBMITS = [
     Fault.answer(500, accept=True),
     Fault.html(502, accept=True),
     Fault.html(200, accept=True),
-    Fault.answer(429, FULL, SOON),
-    Fault.answer(400, CONCURRENCY),
 ]
 POLLS = [*FAULTS, Fault.answer(200, b'{"id":"x"}'), Fault.html(404), Fault.answer(204)]
+# Each of them holds everything of its kind back, for a tenth of a second at the least: so they are fewer.
+TOO_MUCH = [Fault.answer(429), Fault.answer(429, headers=SOON)]
+TOO_MANY = [*TOO_MUCH, Fault.answer(429, FULL, SOON), Fault.answer(400, CONCURRENCY)]
 ENDS = {"completed": type(None), "failed": GenerationFailed, "nsfw": ContentRejected}
 
 
-def disturbed(chance: random.Random, faults: list[Fault]) -> Iterator[Fault]:
+def disturbed(chance: random.Random, faults: list[Fault], refusals: list[Fault]) -> Iterator[Fault]:
     while True:
-        yield chance.choice(faults) if chance.random() < 0.2 else Fault()
+        kinds = chance.choices([[Fault()], faults, refusals], [80, 19, 1])[0]
+        yield chance.choice(kinds)
 
 
 def plans(chance: random.Random) -> Iterator[Plan]:
@@ -246,8 +246,8 @@ async def test_two_thousand_generations_under_fire(surface: Surface, caplog: pyt
     chance = random.Random(f"{SEED} {surface}")
     tasks_before, timers_before = asyncio.all_tasks(), timers()
     async with Sandbox(speed=SPEED, max_concurrent=MOST_CONCURRENT) as sandbox:
-        sandbox.script("submit", *itertools.islice(disturbed(chance, SUBMITS), 3 * MAPPED))
-        sandbox.script("poll", *itertools.islice(disturbed(chance, POLLS), 20 * MAPPED))
+        sandbox.script("submit", *itertools.islice(disturbed(chance, SUBMITS, TOO_MANY), 3 * MAPPED))
+        sandbox.script("poll", *itertools.islice(disturbed(chance, POLLS, TOO_MUCH), 20 * MAPPED))
         sandbox.plan(*itertools.islice(plans(chance), 2 * MAPPED))
         async with Higgsfield(
             sandbox.proxy() if surface.service == "proxy" else sandbox.platform(),
