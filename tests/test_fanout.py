@@ -522,3 +522,158 @@ async def test_what_was_not_found_and_then_was_gives_its_place_back_once(sandbox
         with pytest.raises(RateLimited):
             await hf.submit(V2.request)
     assert len(sandbox.generations) == 2
+
+
+async def test_requests_that_come_from_a_queue_end_with_the_client(sandbox: Sandbox, client: Client) -> None:
+    queue: asyncio.Queue[GenerationRequest] = asyncio.Queue()
+    queue.put_nowait(V2.request)
+
+    async def feed() -> AsyncIterator[GenerationRequest]:
+        while True:
+            yield await queue.get()
+
+    hf = client(V2)
+    found: list[Outcome] = []
+
+    consuming = asyncio.create_task(taken(hf.map(feed()), found))
+    while not found:
+        await anyio.sleep(0.01)
+    await hf.close()
+    with pytest.raises(ClientClosed):
+        await consuming
+    assert [outcome.error for outcome in found] == [None]
+
+
+async def test_nothing_is_drawn_once_all_is_doomed(sandbox: Sandbox, client: Client) -> None:
+    queue: asyncio.Queue[GenerationRequest] = asyncio.Queue()
+    queue.put_nowait(V2.request)
+    sandbox.script("submit", Fault.answer(401, b'{"detail":"Invalid credentials"}'))
+
+    async def feed() -> AsyncIterator[GenerationRequest]:
+        while True:
+            yield await queue.get()
+
+    async with client(V2) as hf:
+        outcomes = hf.map(feed())
+        assert isinstance((await anext(outcomes)).error, AuthenticationFailed)
+        with pytest.raises(AuthenticationFailed):
+            await anext(outcomes)
+        queue.put_nowait(V2.request)
+        await anyio.sleep(0.05)
+    assert not sandbox.generations
+
+
+async def test_an_iterable_that_is_cancelled(sandbox: Sandbox, client: Client) -> None:
+    async def feed() -> AsyncIterator[GenerationRequest]:
+        yield V2.request
+        raise asyncio.CancelledError
+
+    async with client(V2) as hf:
+        outcomes = hf.map(feed())
+        assert (await anext(outcomes)).error is None
+        with pytest.raises(RuntimeError, match="drawing of requests was cancelled"):
+            await anext(outcomes)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError()], ids=["error", "cancel"])
+async def test_a_callback_that_raises_ends_its_map_alone(
+    sandbox: Sandbox, client: Client, error: BaseException
+) -> None:
+    calls = 0
+
+    def show(_: Outcome) -> None:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    sandbox.plan(Plan(queued=0, running=5))
+    async with client(V2) as hf:
+        other = asyncio.create_task(hf.run(V2.request))
+        found: list[Outcome] = []
+        with pytest.raises(type(error)):
+            await taken(hf.map(endless(V2, []), max_active=3, on_update=show), found)
+        assert calls == 1
+        assert [outcome.error for outcome in found] == [None] * len(found)
+        assert (await other).status is JobStatus.COMPLETED
+        assert (await hf.run(V2.request)).status is JobStatus.COMPLETED
+    assert len(sandbox.generations) == len(found) + 2
+
+
+async def test_two_may_iterate_over_one_map(sandbox: Sandbox, client: Client) -> None:
+    async def take(outcomes: AsyncIterator[Outcome]) -> int:
+        return len([outcome async for outcome in outcomes])
+
+    async with client(V2) as hf:
+        outcomes = hf.map(numbered(7))
+        assert sum(await asyncio.gather(take(outcomes), take(outcomes))) == 7
+
+
+async def test_gather_takes_an_async_iterable(sandbox: Sandbox, client: Client) -> None:
+    async def feed() -> AsyncIterator[GenerationRequest]:
+        for request in numbered(3):
+            yield request
+
+    async with client(V2) as hf:
+        assert len(await hf.gather(feed())) == 3
+
+
+async def test_the_log_has_what_gather_hands_to_nobody(
+    sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.plan(*[Plan(queued=0, running=0)] * 3, Plan(queued=0, running=30, end="failed"))
+    async with client(V2, limits=Limits(max_connections=2)) as hf:
+        with pytest.raises(GenerationFailed) as caught:
+            await hf.gather(numbered(4))
+    assert caught.value.ref is not None
+    for identifier in sandbox.generations:
+        assert identifier == caught.value.ref.id or identifier in caplog.text
+
+
+async def test_stats_of_a_client_that_was_never_opened(client: Client) -> None:
+    hf = client(V2)
+    assert hf.stats() == Stats(waiting=0, queued=0, running=0, done=0, failed=0)
+    assert hf.open_tasks() == []
+    await hf.close()
+
+
+async def test_a_place_that_is_lost_to_a_limit_is_waited_for_again(client: Client) -> None:
+    async with Sandbox(speed=100, max_concurrent=1) as sandbox:
+        sandbox.plan(NEVER)
+        async with Higgsfield(sandbox.platform(), limits=Limits(patience=0.3), retry=RetryPolicy(first=0)) as hf:
+            await hf.submit(V2.request)
+            with pytest.raises(RateLimited) as caught:
+                await hf.submit(V2.request)
+    assert caught.value.limit == 1
+    assert caught.value.charged == "no"
+
+
+async def test_what_a_service_does_not_show_any_more_holds_no_place(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, limits=Limits(max_active=1)) as hf:
+        task = await hf.submit(V2.request)
+        sandbox.script("poll", Fault.answer(404, b'{"detail":"Not found"}'))
+        with pytest.raises(NotFound):
+            await task.wait()
+        assert hf.stats().queued == 0
+        # It was paid for: its id stays at hand.
+        assert [each.ref for each in hf.open_tasks()] == [task.ref]
+        await hf.run(V2.request)
+        # It was there after all.
+        await task.refresh()
+        assert hf.stats().queued == 1
+        await task.cancel()
+        assert (await task.wait(check=False)).status is JobStatus.CANCELED
+        assert hf.open_tasks() == []
+
+
+async def test_a_fault_of_our_own_in_a_submit_ends_the_map(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with client(V2) as hf:
+        monkeypatch.setattr(PlatformTransport, "submit", broken)
+        with pytest.raises(ZeroDivisionError):
+            await anext(hf.map(numbered(3)))
+    assert not sandbox.generations

@@ -43,7 +43,7 @@ from higgsfield_async import (
     Webhook,
 )
 from higgsfield_async._domain import without_query
-from higgsfield_async._http import HttpRequest, HttpResponse
+from higgsfield_async._http import Call, HttpRequest, HttpResponse
 from higgsfield_async._polling import ends_wait
 from surfaces import IMAGE, MOTION, PROMPT
 
@@ -260,6 +260,9 @@ def test_addresses_are_shown_without_their_query() -> None:
     assert without_query("http://[") == "…"
     request = HttpRequest("GET", "https://a.b/c?x=secret", {"Authorization": "Key secret"}, b"secret")
     assert repr(request) == "HttpRequest(GET https://a.b/c?…)"
+    assert repr(HttpResponse(200, {"Set-Cookie": "secret"}, b"secret")) == "HttpResponse(200, 6 bytes)"
+    call = Call("submit", request, lambda _: None, submits=True, key="secret")
+    assert repr(call) == "Call('submit', HttpRequest(GET https://a.b/c?…))"
 
 
 @pytest.mark.parametrize(
