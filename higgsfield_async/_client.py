@@ -22,7 +22,6 @@ import anyio.to_thread
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._domain import AvatarPreset, JobSet, JobStatus, Motion, Page, SoulStyle, Sound, TaskRef, Voice
 from higgsfield_async._errors import (
-    Charged,
     ClientClosed,
     ConfigurationError,
     HiggsfieldError,
@@ -546,7 +545,8 @@ class Higgsfield:
         try:
             job_set = await self._accepted(parts, call, ticket, placed)
         except HiggsfieldError as error:
-            if error.charged == "unknown":
+            # However it ends: an earlier try may have been accepted, by this call or by the one that it resumes.
+            if error.charged == "unknown" or ticket.doubtful:
                 raise _unknown(request, call, error) from error
             raise
         transport = self._transport
@@ -569,8 +569,7 @@ class Higgsfield:
         tracker = parts.tracker
         if not await tracker.reserve(ticket.waits_until):
             msg = "Not sent: no place among the generations that may be open at once became free in time."
-            charged: Charged = "unknown" if ticket.doubtful else "no"
-            raise RateLimited(msg, status=429, refused=True, transient=True, charged=charged)
+            raise RateLimited(msg, status=429, refused=True, transient=True)
         held = True
         placed()
         try:
@@ -578,11 +577,11 @@ class Higgsfield:
                 try:
                     return await parts.engine.send(call, ticket)
                 except RateLimited as error:
+                    if error.limit is not None and error.code != _QUEUE_FULL:
+                        tracker.learn(error.limit)
                     if time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until:
                         raise
                     logger.info("Held back: %s", error)
-                    if error.limit is not None and error.code != _QUEUE_FULL:
-                        tracker.learn(error.limit)
                     # What is in doubt may be open already, in the place that it has.
                     if not ticket.doubtful:
                         tracker.release()
