@@ -169,11 +169,6 @@ class HttpEngine:
 
     async def exchange(self, call: Call[T]) -> T | Call[T]:
         """Performs a call once, in the place that the caller holds."""
-        return call.decode(await self._exchange(call))
-
-    async def _exchange(self, call: Call[T]) -> HttpResponse:
-        if self._session.closed:
-            raise ClientClosed(f"The session was closed before {call.name} was sent.", refused=True)
         request = call.request
         url = URL(request.url, encoded=True)
         headers = {"User-Agent": USER_AGENT, **request.headers}
@@ -197,11 +192,13 @@ class HttpEngine:
                 server_hostname=host,
             ) as response:
                 body = await self._read(response, call.name)
-                return HttpResponse(response.status, response.headers, body, time.time())
+                answer = HttpResponse(response.status, response.headers, body, time.time())
         except HiggsfieldError:
             raise
         except Exception as error:  # noqa: BLE001  # a session of the user's own may raise anything at all
             failure, cause = self._explain(error, call.name, url), _without_headers(error)
+        else:
+            return call.decode(answer)
         # Raised here, where the foreign error is no context of it any more.
         raise failure from cause
 
@@ -217,6 +214,8 @@ class HttpEngine:
         return b"".join(chunks)
 
     def _explain(self, error: Exception, name: str, url: URL) -> HiggsfieldError:
+        if isinstance(error, RuntimeError) and self._session.closed:
+            return ClientClosed(f"The session was closed before {name} was sent.", refused=True)
         for kinds, how, refused, transient in _BROKEN:
             if isinstance(error, kinds):
                 words = how.format(limits=self._limits, longest=self._longest, error=type(error).__name__)

@@ -16,7 +16,7 @@ from higgsfield_async._domain import without_query
 T = TypeVar("T")
 
 
-class HttpRequest(Struct, frozen=True):
+class HttpRequest(Struct, frozen=True, gc=False):
     """What is sent. Headers hold keys, and bodies prompts: neither is shown."""
 
     method: Literal["GET", "POST", "DELETE"]
@@ -28,7 +28,7 @@ class HttpRequest(Struct, frozen=True):
         return f"HttpRequest({self.method} {without_query(self.url)})"
 
 
-class HttpResponse(Struct, frozen=True):
+class HttpResponse(Struct, frozen=True, gc=False):
     """What came back.
 
     Attributes:

@@ -20,7 +20,7 @@ SHARES: Mapping[Lane, float] = {"submit": 0.5, "poll": 1.0, "other": 1.0, "downl
 
 # How many exchanges may begin in one turn of the event loop: each takes a tenth of a millisecond of it, and again to be
 # read, and whoever shares the loop waits for all of them.
-AT_A_TURN = 16
+AT_A_TURN = 32
 
 # The shortest time for which a refusal holds back, in seconds for each refusal in a row.
 LEAST_PAUSE = 0.1
@@ -161,6 +161,7 @@ class Pace:
         self._chance = chance
         self._under_way = 0
         self._begun = 0
+        self._standing = 0
         self._lanes = {
             # Files are on another host, most often: the service's rate does not count them.
             name: _Lane(max(1, int(self._widest * share)), counted=name != "download", returned=self._return)
@@ -187,12 +188,17 @@ class Pace:
         if self._closed:
             raise _closed()
         now = time.monotonic()
-        if not self._awaited() and self._may_go(lane, now):
+        if not self._standing and self._may_go(lane, now):
             self._take(lane, now)
-        elif not await lane.line.wait(until, self._pump):
-            msg = "Not sent: it was held back by the limits of requests for as long as it may be."
-            raise RateLimited(msg, status=429, refused=True, transient=True, retry_after=self.held_back(name))
-        return lane.era
+            return lane.era
+        self._standing += 1
+        try:
+            if await lane.line.wait(until, self._pump):
+                return lane.era
+        finally:
+            self._standing -= 1
+        msg = "Not sent: it was held back by the limits of requests for as long as it may be."
+        raise RateLimited(msg, status=429, refused=True, transient=True, retry_after=self.held_back(name))
 
     def leave(self, name: Lane, era: int, error: BaseException | None = None) -> None:
         """Gives a place back, and says how the exchange went: None for well.
@@ -210,7 +216,7 @@ class Pace:
             lane.closed_until = max(lane.closed_until, time.monotonic() + max(pause, LEAST_PAUSE * min(refusals, 10)))
         elif era == lane.era and (error is None or (isinstance(error, HiggsfieldError) and not error.transient)):
             lane.refusals = 0
-            lane.width = min(lane.widest, lane.width + 1)
+            lane.width += lane.width < lane.widest
         self._return(lane)
 
     def held_back(self, name: Lane) -> float:
@@ -225,15 +231,8 @@ class Pace:
     def _return(self, lane: _Lane) -> None:
         lane.under_way -= 1
         self._under_way -= 1
-        if self._awaited():
+        if self._standing:
             self._pump()
-
-    def _awaited(self) -> bool:
-        """Whether anybody may stand in a line; this is asked twice for each exchange."""
-        for lane in self._turns:  # noqa: SIM110  # a generator takes longer than all the rest of this
-            if lane.line.places:
-                return True
-        return False
 
     def _open(self, lane: _Lane) -> bool:
         return self._under_way < self._widest and lane.under_way < lane.width and self._begun < AT_A_TURN
@@ -256,7 +255,7 @@ class Pace:
 
     def _next_turn(self) -> None:
         self._begun = 0
-        if self._awaited():
+        if self._standing:
             self._pump()
 
     def _pump(self) -> None:

@@ -114,7 +114,9 @@ class Tracked:
         before, self.job_set = self.job_set, job_set
         # The answer to a submit may hold no jobs yet: that they are there now is no change of status.
         changed = (
-            before is None or status is not self.status or (bool(before.jobs) and _words(before) != _words(job_set))
+            before is None
+            or status is not self.status
+            or (bool(before.jobs) and before.jobs != job_set.jobs and _words(before) != _words(job_set))
         )
         self.status, self.ended = status, status.terminal
         self.version += changed
