@@ -27,6 +27,7 @@ from higgsfield_async import (
     JobSet,
     JobStatus,
     Limits,
+    Media,
     NotCancelable,
     NotFound,
     Outcome,
@@ -42,7 +43,7 @@ from higgsfield_async import (
     WaitTimeout,
 )
 from higgsfield_async._pace import Pace
-from higgsfield_async._tracker import Tracker
+from higgsfield_async._tracker import Tracked, Tracker
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 from surfaces import PROXY, V1, V2, Surface
 
@@ -631,3 +632,24 @@ async def test_a_look_that_ends_well_beside_one_that_breaks() -> None:
     assert isinstance(broken, ClientClosed)
     assert ended == 1
     await tracker.close()
+
+
+def test_news_of_one_job_of_several() -> None:
+    ref = TaskRef(transport="proxy", origin="https://a.b", account="0", id="1", kind="k", created_at=datetime.now(UTC))
+
+    def seen(first: str, second: str, *urls: str) -> JobSet:
+        outputs = tuple(Media(url, "image") for url in urls)
+        jobs = [
+            Job(id=identifier, status=JobStatus(word), raw_status=word, outputs=outputs if word == "completed" else ())
+            for identifier, word in (("a", first), ("b", second))
+        ]
+        return JobSet(id="1", jobs=tuple(jobs))
+
+    tracked = Tracked(ref, seen("queued", "in_progress"), 0.0)
+    assert not tracked.see(seen("queued", "in_progress"), 1.0)
+    assert tracked.see(seen("in_progress", "in_progress"), 2.0)
+    assert tracked.see(seen("completed", "in_progress", "https://a.b/1"), 3.0)
+    # Another address of the same file, signed anew, is no news.
+    assert not tracked.see(seen("completed", "in_progress", "https://a.b/2"), 4.0)
+    assert tracked.see(seen("completed", "completed", "https://a.b/3"), 5.0)
+    assert tracked.ended
