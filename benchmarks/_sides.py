@@ -265,7 +265,7 @@ async def lag(settings: Settings) -> dict[str, Any]:
     if settings.side == "ours":
         # One loop of the caller's, as `map` is meant to be used.
         first = asyncio.ensure_future(anext(opened.client.map(requests(settings.count), max_active=settings.count)))
-        while sum(msgspec.structs.astuple(opened.client.stats())[1:3]) < settings.count:  # noqa: ASYNC110  # a count
+        while sum(msgspec.structs.astuple(opened.client.stats())[1:3]) < settings.count:  # noqa: ASYNC110  # nothing tells of counts
             await asyncio.sleep(0.5)
         submits = len(lates)
         waits: asyncio.Future[Any] = first

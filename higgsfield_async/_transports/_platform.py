@@ -64,7 +64,7 @@ _WORDS: Mapping[str, JobStatus] = {
 }
 
 
-def _settle(status: JobStatus, *, refunded: bool) -> Charged:  # noqa: ARG001
+def _settle(status: JobStatus, *, refunded: bool) -> Charged:  # noqa: ARG001  # the status tells it here
     # Charged on success alone; failed, nsfw and canceled in the queue are given back
     # (https://docs.higgsfield.ai/docs/concepts/billing-and-retention).
     if status is JobStatus.COMPLETED:
