@@ -39,6 +39,7 @@ from higgsfield_async._errors import (
     SubmissionUnknown,
     Unsupported,
     WaitTimeout,
+    WebhookError,
 )
 from higgsfield_async._fanout import Outcome, Outcomes, Stats
 from higgsfield_async._limits import Limits
@@ -118,6 +119,7 @@ __all__ = [
     "Voice",
     "WaitTimeout",
     "Webhook",
+    "WebhookError",
 ]
 
 # Tracebacks and reprs name what a user imports, not where it happens to be written. Not so the structs: msgspec reads

@@ -37,6 +37,7 @@ from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly, checked_on_cancel, checked_seconds
 from higgsfield_async._tracker import Tracker
 from higgsfield_async._transports import Service, Transport, transport_from
+from higgsfield_async._webhooks import WebhookEvent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -369,6 +370,24 @@ class Higgsfield:
                 found = [copy.copy(doom) if each is None else each for each in found]
         return cast("list[JobSet | HiggsfieldError]", found)
 
+    def deliver(self, event: WebhookEvent) -> bool:
+        """Takes what a webhook reports: whoever waits for that generation, in this process, is told at once.
+
+        The state in a verified event is taken as it is; one that is not verified makes the client look for itself. Of a
+        generation that this client does not know, it is kept for ten minutes: it may come before the submit's answer.
+        Polling goes on: while webhooks come, rarely (about once a minute) for what was submitted with one.
+
+        Args:
+            event: From `higgsfield_async.webhooks.unwrap`.
+
+        Returns:
+            Whether it came for the first time, among the last ten thousand. The service may send one again.
+
+        Raises:
+            ClientClosed: The client is closed.
+        """
+        return self._opened().tracker.deliver(event)
+
     def open_tasks(self) -> list[GenerationTask]:
         """The generations that this client submitted or looked at and has not seen the end of, the oldest first.
 
@@ -519,7 +538,10 @@ class Higgsfield:
         parts = self._opened()
         call = self._transport.submit(request, options)
         ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=call.resumed)
-        paying = asyncio.create_task(self._pay(parts, call, request, ticket, placed), name="higgsfield_async.submit")
+        reported = options.webhook is not None
+        paying = asyncio.create_task(
+            self._pay(parts, call, request, ticket, placed, reported=reported), name="higgsfield_async.submit"
+        )
         self._paying[paying] = ticket
         paying.add_done_callback(self._paying.pop)
         try:
@@ -541,6 +563,8 @@ class Higgsfield:
         request: GenerationRequest,
         ticket: Ticket,
         placed: Callable[[], None],
+        *,
+        reported: bool,
     ) -> GenerationTask:
         try:
             job_set = await self._accepted(parts, call, ticket, placed)
@@ -560,7 +584,7 @@ class Higgsfield:
         )
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("Submitted: %s", ref.to_json())
-        tracked = parts.tracker.track(ref, job_set)
+        tracked = parts.tracker.track(ref, job_set, reported=reported)
         parts.tracker.occupy(tracked)
         return GenerationTask(parts, tracked)
 

@@ -21,7 +21,8 @@
     │  ├─ ContentRejected               nsfw
     │  └─ GenerationCanceled
     ├─ WaitTimeout                      the deadline of a wait has passed; the generation goes on (a TimeoutError)
-    └─ DownloadError                    a result could not be fetched or written
+    ├─ DownloadError                    a result could not be fetched or written
+    └─ WebhookError                     a webhook that cannot be read, or that does not prove where it is from
 
 Every error pickles, with its `ref`. No message holds a key, a prompt or the query of an address.
 """
@@ -329,5 +330,18 @@ class DownloadError(HiggsfieldError):
     """
 
     def __init__(self, message: str, *, status: int | None = None, **common: Unpack[Common]) -> None:
+        super().__init__(message, **common)
+        self.status = status
+
+
+class WebhookError(HiggsfieldError):
+    """A webhook that cannot be read, or that does not prove where it is from. Nothing was done with it.
+
+    Attributes:
+        status: The HTTP status to answer it with: 400 or 401. The service does not send it again after either.
+    """
+
+    def __init__(self, message: str, *, status: int, **common: Unpack[Common]) -> None:
+        common.setdefault("charged", "unknown")
         super().__init__(message, **common)
         self.status = status

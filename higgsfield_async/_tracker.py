@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -22,6 +22,7 @@ from higgsfield_async._limits import Limits
 from higgsfield_async._pace import Pace, Places, Unused
 from higgsfield_async._polling import PollPolicy, ends_wait
 from higgsfield_async._retry import RetryPolicy
+from higgsfield_async._webhooks import WebhookEvent
 
 logger = logging.getLogger("higgsfield_async.tracker")
 
@@ -34,6 +35,14 @@ KEPT_AT_HAND = 24 * 3600.0
 
 # What is due within so many seconds is looked at together. The timers of uvloop, too, are no finer.
 TICK = 0.002
+
+# While reports of ends come, a generation of which one was asked for is looked at after so many seconds, in case its own
+# is lost.
+SAFETY_NET = 60.0
+
+# A report may come before the answer to the submit: for so many seconds one of an unknown generation is kept, and the
+# keys of so many are, to tell those that come again.
+EARLY, EARLY_AT_MOST, KEYS_AT_MOST = 600.0, 1_000, 10_000
 
 # When polls are limited, the next one is the best of so many, drawn by chance: nearly as good as the best of all.
 DRAWN = 16
@@ -49,6 +58,7 @@ class Tracked:
         held: Whether it holds a place: it is open, as far as is known.
         ripe: Whether a look at it is due, and waits to be made.
         planned: When it stands in the schedule, or None.
+        reported: Whether the service was asked to report its end.
     """
 
     __slots__ = (
@@ -70,6 +80,7 @@ class Tracked:
         "ours",
         "planned",
         "ref",
+        "reported",
         "ripe",
         "seen_open",
         "status",
@@ -95,6 +106,7 @@ class Tracked:
         self.ripe = False
         self.due = now
         self.planned: float | None = None
+        self.reported = False
         self.hurried = False
         self.linkless: JobSet | None = None
         self.linkless_since: float | None = None
@@ -190,21 +202,34 @@ class Tracker:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._cause: BaseException | None = None
+        self._named: WeakValueDictionary[str, Tracked] = WeakValueDictionary()
+        self._reports_come = False
+        self._early: OrderedDict[str, tuple[float, WebhookEvent]] = OrderedDict()
+        self._delivered: OrderedDict[str, None] = OrderedDict()
         self.ends: Counter[JobStatus] = Counter()
 
     # Which generations there are, and how many may be.
 
-    def track(self, ref: TaskRef, job_set: JobSet | None = None) -> Tracked:
-        """The one record of a generation; made if there is none."""
+    def track(self, ref: TaskRef, job_set: JobSet | None = None, *, reported: bool = False) -> Tracked:
+        """The one record of a generation; made if there is none.
+
+        Args:
+            ref: What it is.
+            job_set: The answer to its submit; None where it is picked up.
+            reported: Whether the service was asked to report its end.
+        """
         tracked = self._known.get((ref.kind, ref.id))
         if tracked is None:
             now = time.monotonic()
-            tracked = self._known[ref.kind, ref.id] = Tracked(ref, job_set, now)
+            tracked = self._known[ref.kind, ref.id] = self._named[ref.id] = Tracked(ref, job_set, now)
+            tracked.reported = reported
             # One just submitted has time; of one picked up, nothing is known: it is looked at once.
             if job_set is not None:
-                tracked.due = now + self._durations.gap(ref.kind, 0.0, 0, random.random())
+                tracked.due = now + self._gap(tracked, now)
             if tracked.ended:
                 self.ends[tracked.status] += 1
+            if (early := self._early.pop(ref.id, None)) is not None:
+                self._take(tracked, early[1])
         return tracked
 
     @property
@@ -338,7 +363,46 @@ class Tracker:
         if news:
             tracked.tell()
 
+    # What the service reports by itself.
+
+    def deliver(self, event: WebhookEvent) -> bool:
+        """Takes what a webhook says, and says whether it is the first of its kind to come.
+
+        Raises:
+            ClientClosed: Nobody could be told.
+        """
+        if self._closed:
+            raise _undelivered(self._cause)
+        if event.key in self._delivered:
+            return False
+        self._delivered[event.key] = None
+        if len(self._delivered) > KEYS_AT_MOST:
+            self._delivered.popitem(last=False)
+        identifier, now = event.job_set.id, time.monotonic()
+        if (tracked := self._named.get(identifier)) is not None:
+            self._take(tracked, event)
+        else:
+            self._early[identifier] = now + EARLY, event
+        while self._early and (len(self._early) > EARLY_AT_MOST or next(iter(self._early.values()))[0] < now):
+            self._early.popitem(last=False)
+        return True
+
+    def _take(self, tracked: Tracked, event: WebhookEvent) -> None:
+        # Ends alone are reported; anything else is late, or not from the service, as is what proved nothing.
+        if not event.verified or not event.job_set.status.terminal:
+            self.hurry(tracked)
+            return
+        self._reports_come = self._reports_come or tracked.reported
+        # It comes when it happens: the end is not to be sought in all the time since the last look.
+        tracked.seen_open = time.monotonic()
+        self.saw(tracked, event.job_set)
+
     # When to look.
+
+    def _gap(self, tracked: Tracked, now: float) -> float:
+        chance = random.random()
+        gap = self._durations.gap(tracked.ref.kind, now - tracked.born, tracked.looks, chance)
+        return max(gap, SAFETY_NET * (1 - chance / 10)) if self._reports_come and tracked.reported else gap
 
     def _wanted(self, tracked: Tracked) -> bool:
         return not tracked.ended and (bool(tracked.listeners) or (tracked.held and bool(self._places.line)))
@@ -425,6 +489,8 @@ class Tracker:
         failed: HiggsfieldError | None = None
         try:
             self.saw(tracked, await self._look(tracked.ref))
+            if tracked.ended and tracked.reported:
+                self._reports_come = False  # this look was first
         except HiggsfieldError as error:
             failed = error
             error.ref, error.charged = tracked.ref, "unknown"
@@ -442,8 +508,7 @@ class Tracker:
             self._looking -= 1
         if not tracked.ended:
             now = time.monotonic()
-            gap = self._durations.gap(tracked.ref.kind, now - tracked.born, tracked.looks, random.random())
-            tracked.due = now if tracked.hurried else now + max(pause, gap)
+            tracked.due = now if tracked.hurried else now + max(pause, self._gap(tracked, now))
             tracked.hurried = False
             self._consider(tracked)
         return failed
@@ -479,6 +544,12 @@ class Tracker:
 def _not_sent(cause: BaseException | None) -> ClientClosed:
     why = "it was closed" if cause is None else "its polling was stopped by an unforeseen error"
     error = ClientClosed(f"Not sent: this client takes nothing any more, since {why}. Make a new one.", refused=True)
+    error.__cause__ = cause
+    return error
+
+
+def _undelivered(cause: BaseException | None) -> ClientClosed:
+    error = ClientClosed("This client is closed: nobody waits here for what the webhook reports.", charged="unknown")
     error.__cause__ = cause
     return error
 

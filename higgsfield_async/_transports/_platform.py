@@ -37,6 +37,7 @@ from higgsfield_async._transports._answers import (
     UNREADABLE,
     MediaKind,
     as_list,
+    as_object,
     error_from,
     kind_of_media,
     malformed,
@@ -262,6 +263,31 @@ def _v1_params(request: GenerationRequest) -> dict[str, Any]:
         spelled, form = _V1_SPELLING.get((type(request), name), (name, None))
         params[spelled] = form(value) if form else value
     return params
+
+
+_report_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+def read_report(body: bytes) -> JobSet:
+    """The state that a webhook reports: flat, as until August 2026; in today's envelope; or v1's job set.
+
+    Raises:
+        MalformedResponse: It is none of these.
+    """
+    name = "a webhook"
+    response = HttpResponse(200, {}, body)
+    report = read_json(response, _report_decoder, name)
+    if "request_id" not in report:
+        job_set = _RECORDS.read(response, name)
+        if not job_set.jobs:
+            raise malformed(response, name, "it has no jobs")
+        return job_set
+    # What an envelope holds besides is what the flat form holds: the files.
+    flat = {**as_object(report.pop("payload", None)), **report}
+    job_set = _read_request(HttpResponse(200, {}, msgspec.json.encode(flat)), name)
+    if not job_set.jobs[0].raw_status:
+        raise malformed(response, name, "it has no status")
+    return msgspec.structs.replace(job_set, body=body)
 
 
 class PlatformTransport:
