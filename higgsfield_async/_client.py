@@ -221,15 +221,18 @@ class Higgsfield:
         """Picks up a generation that was submitted earlier, here or in another process. Sends nothing.
 
         Args:
-            ref: Its `TaskRef`, or the JSON of it.
+            ref: Its `TaskRef`, the JSON of it, or its `short` form, which this client's account is taken for.
 
         Raises:
-            ConfigurationError: The ref is of another service, another address or another account.
+            ConfigurationError: The ref is of another service, another address or another account, or is none.
         """
-        if not isinstance(ref, TaskRef):
-            ref = TaskRef.from_json(ref)
-        parts = self._opened()
         mine = self._transport
+        if not isinstance(ref, TaskRef):
+            if ref.lstrip().startswith("{"):
+                ref = TaskRef.from_json(ref)
+            else:
+                ref = TaskRef.from_short(ref, transport=mine.name, origin=mine.origin, account=mine.account)
+        parts = self._opened()
         for what, fits in (
             ("transport", ref.transport == mine.name),
             ("origin", mine.same_service(ref.origin)),

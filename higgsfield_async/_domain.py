@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -186,6 +187,31 @@ class TaskRef(msgspec.Struct, frozen=True, kw_only=True):
         """This ref as one line of JSON."""
         return msgspec.json.encode(self).decode()
 
+    @property
+    def short(self) -> str:
+        """What tells this generation from the others of its account, as text that is safe in an address.
+
+        A client of the same account takes it: `hf.task(ref.short)`.
+        """
+        told = (self.id, self.kind, int(self.created_at.timestamp()))
+        return base64.urlsafe_b64encode(msgspec.json.encode(told)).decode().rstrip("=")
+
+    @classmethod
+    def from_short(cls, text: str, *, transport: str, origin: str, account: str) -> TaskRef:
+        """The ref that `short` is of, with what it leaves out.
+
+        Raises:
+            ConfigurationError: It is not such a text.
+        """
+        try:
+            told = base64.b64decode(text + "=" * (-len(text) % 4), altchars="-_", validate=True)
+            identifier, kind, seconds = _short_decoder.decode(told)
+            created_at = datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError, OSError, RecursionError, msgspec.DecodeError):
+            msg = "This is not the short form of a TaskRef."
+            raise ConfigurationError(msg) from None
+        return cls(transport=transport, origin=origin, account=account, id=identifier, kind=kind, created_at=created_at)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> TaskRef:
         """The ref that `to_json` wrote.
@@ -198,6 +224,10 @@ class TaskRef(msgspec.Struct, frozen=True, kw_only=True):
         except (msgspec.DecodeError, UnicodeError, TypeError) as error:
             msg = f"This is not a TaskRef's JSON: {error}."
             raise ConfigurationError(msg) from None
+
+
+_Short = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+_short_decoder = msgspec.json.Decoder(tuple[_Short, _Short, int])
 
 
 class Motion(msgspec.Struct, frozen=True, kw_only=True):

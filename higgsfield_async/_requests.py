@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -57,6 +57,8 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     """Checks every field against its type and limits, and keeps prompts out of its `repr`."""
 
     shown: ClassVar[frozenset[str]] = frozenset()
+    # What a JSON schema says beyond the fields' types.
+    rules: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         wrong: list[FieldError] = []
@@ -72,9 +74,28 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
             self._refuse(*wrong)
 
     def _refuse(self, *errors: FieldError) -> None:
-        name = type(self).__name__
-        msg = "; ".join(f"{name}.{error}" for error in errors)
-        raise InvalidRequest(msg, errors=errors)
+        raise _refusal(type(self), *errors)
+
+    # pydantic asks a type for these two. It is answered in plain dicts, so that nothing of it is imported here.
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> dict[str, Any]:
+        def validate(value: object) -> object:
+            try:
+                return value if isinstance(value, cls) else read_request(cls, value)
+            except InvalidRequest as error:
+                # What pydantic takes for a refusal.
+                raise ValueError(str(error)) from error
+
+        return {
+            "type": "function-plain",
+            "function": {"type": "no-info", "function": validate},
+            "serialization": {"type": "function-plain", "function": msgspec.to_builtins},
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _core_schema: object, _handler: object) -> dict[str, Any]:
+        return json_schema(cls)
 
     def __repr__(self) -> str:
         fields = (
@@ -86,6 +107,54 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
 
 
 _fields = functools.cache(msgspec.structs.fields)
+
+CheckedT = TypeVar("CheckedT", bound=_Checked)
+
+
+def _refusal(kind: type[_Checked], *errors: FieldError) -> InvalidRequest:
+    return InvalidRequest("; ".join(f"{kind.__name__}.{error}" for error in errors), errors=errors)
+
+
+def read_request(kind: type[CheckedT], value: object) -> CheckedT:
+    """A request from JSON, decoded: an object with the fields of the kind.
+
+    Raises:
+        InvalidRequest: With every field that is missing, unknown or wrong.
+    """
+    if not isinstance(value, dict):
+        raise _refusal(kind, FieldError((), "must be an object", "model_type"))
+    given = cast("dict[str, Any]", value)
+    known = {field.name: field for field in _fields(kind)}
+    wrong = [FieldError((name,), "is no field of it", "extra_forbidden") for name in given if name not in known]
+    wrong += [
+        FieldError((name,), "is required", "missing")
+        for name, field in known.items()
+        if field.required and name not in given
+    ]
+    if wrong:
+        raise _refusal(kind, *wrong)
+    return kind(**given)
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """The JSON schema of a type, whole: what it refers to stands in it."""
+    (schema,), definitions = msgspec.json.schema_components([kind], ref_template="{name}")
+
+    def inline(part: object) -> Any:
+        if isinstance(part, list):
+            return [inline(each) for each in cast("list[object]", part)]
+        if not isinstance(part, dict):
+            return part
+        fields = cast("dict[str, object]", part)
+        if isinstance(name := fields.get("$ref"), str):
+            return inline(definitions[name])
+        # Of a docstring, what the type is; its fields speak for themselves.
+        return {
+            name: each.partition("\n\n")[0] if name == "description" and isinstance(each, str) else inline(each)
+            for name, each in fields.items()
+        }
+
+    return {**inline(schema), **getattr(kind, "rules", {})}
 
 
 class ImageToVideo(_Checked, frozen=True):
@@ -155,6 +224,12 @@ class Speech(_Checked, frozen=True):
     """
 
     shown = frozenset({"avatar_preset_id"})
+    rules = {
+        "oneOf": [
+            {"required": ["audio"], "properties": {"audio": {"type": "string"}, "speak": {"type": "null"}}},
+            {"required": ["speak"], "properties": {"speak": {"type": "object"}, "audio": {"type": "null"}}},
+        ]
+    }
 
     avatar_preset_id: Identifier
     prompt: str
@@ -358,6 +433,7 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
     """
 
     shown = frozenset({"model_id"})
+    rules = {"allOf": [{"properties": {"model_id": {"pattern": rf"^(?!({'|'.join(sorted(_RESERVED))})(/|$))"}}}]}
 
     model_id: ModelId
     arguments: Mapping[str, Any]

@@ -36,8 +36,8 @@ KEPT_AT_HAND = 24 * 3600.0
 # What is due within so many seconds is looked at together. The timers of uvloop, too, are no finer.
 TICK = 0.002
 
-# While reports of ends come, a generation of which one was asked for is looked at after so many seconds, in case its own
-# is lost.
+# While reports of ends come, a generation that one was asked for is looked at only after so many seconds, in case it is
+# lost.
 SAFETY_NET = 60.0
 
 # A report may come before the answer to the submit: for so many seconds one of an unknown generation is kept, and the

@@ -32,8 +32,8 @@ def unwrap(body: bytes, headers: Mapping[str, str], *, secrets: str | Iterable[s
     Args:
         body: The raw body, byte for byte: a signature holds for nothing else.
         headers: The headers of the request, in any case.
-        secrets: The account's signing secret, `whsec_…`; two of them while one replaces the other; and, for v1, what was
-            given as `Webhook(url, secret)`. Without any, nothing is verified: `deliver` then takes the event as a hint
+        secrets: The account's signing secret, `whsec_…`; two while one replaces the other; and, for v1, what was given
+            as `Webhook(url, secret)`. Without any, nothing is verified: `deliver` then takes the event as a hint
             to look at the generation, since anybody may have sent it.
 
     Raises:

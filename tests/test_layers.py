@@ -21,11 +21,11 @@ MODULES = {
 # A new module belongs in this table. A folder stands for what is in it.
 LEVELS = {
     0: ["_errors", "_domain", "_http"],
-    1: ["_requests", "_retry", "_polling", "_durations", "_limits", "_transports", "_webhooks"],
+    1: ["_requests", "_retry", "_polling", "_durations", "_limits", "_problems", "_transports", "_webhooks"],
     2: ["_engine", "_pace"],
-    3: ["_catalogue", "_fanout", "_task", "_tracker"],
+    3: ["_catalogue", "_events", "_fanout", "_task", "_tracker"],
     4: ["_client"],
-    5: ["", "webhooks"],
+    5: ["", "fastapi", "sse", "webhooks"],
 }
 BESIDE = ["sandbox", "testing"]
 # Upward in an annotation alone, never when the program runs.

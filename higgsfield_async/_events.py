@@ -1,0 +1,210 @@
+"""What is told of generations to whoever watches them from afar, as server-sent events.
+
+Source of the form: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from higgsfield_async._domain import JobSet, JobStatus, Media
+from higgsfield_async._errors import Charged, ClientClosed, ConfigurationError
+from higgsfield_async._problems import problem_of
+from higgsfield_async._task import GenerationTask
+from higgsfield_async._tracker import Tracked
+
+
+class JobState(Struct, frozen=True, kw_only=True):
+    """One job of a generation, as it is told to others."""
+
+    id: str
+    status: JobStatus
+    reason: str | None
+    outputs: tuple[Media, ...]
+
+
+class GenerationState(Struct, frozen=True, kw_only=True):
+    """A generation at one moment, as it is told to others. Nothing in it is secret.
+
+    Attributes:
+        ref: Its `TaskRef.short`: what to ask for it by.
+        id: The service's id of it.
+        kind: What was asked for.
+        status: How far it is.
+        ended: Whether that is an end.
+        created_at: When it was submitted.
+        charged: What became of the money.
+        reason: Why it failed, where the service says so.
+        outputs: Every file of every job.
+        jobs: The jobs.
+    """
+
+    ref: str
+    id: str
+    kind: str
+    status: JobStatus
+    ended: bool
+    created_at: datetime
+    charged: Charged
+    reason: str | None
+    outputs: tuple[Media, ...]
+    jobs: tuple[JobState, ...]
+
+
+def state_of(task: GenerationTask) -> GenerationState:
+    """What is known of a generation now."""
+    ref = task.ref
+    job_set = task.job_set or JobSet(id=ref.id)
+    status = task.status
+    return GenerationState(
+        ref=ref.short,
+        id=ref.id,
+        kind=ref.kind,
+        status=status,
+        ended=status.terminal,
+        created_at=ref.created_at,
+        charged=job_set.charged if job_set.jobs else "unknown",
+        reason=job_set.reason,
+        outputs=job_set.outputs,
+        jobs=tuple(
+            JobState(id=job.id, status=job.status, reason=job.reason, outputs=job.outputs) for job in job_set.jobs
+        ),
+    )
+
+
+def _record(task: GenerationTask) -> Tracked:
+    return task._tracked  # pyright: ignore[reportPrivateUsage]  # a handle shows what a caller needs; this is behind it
+
+
+def seconds_since_seen(task: GenerationTask) -> float:
+    """How old what is known of a generation is: 0 once it has ended, infinite before anything is."""
+    tracked = _record(task)
+    if tracked.job_set is None:
+        return math.inf
+    return 0.0 if tracked.ended else time.monotonic() - tracked.seen_open
+
+
+_encode = msgspec.json.Encoder().encode
+
+HEARTBEAT = b":\n\n"
+
+# The id of an event is what was last told of each generation: a letter for each job, or one for all of them.
+_LETTERS: Mapping[JobStatus, str] = {
+    JobStatus.QUEUED: "q",
+    JobStatus.IN_PROGRESS: "i",
+    JobStatus.COMPLETED: "c",
+    JobStatus.FAILED: "f",
+    JobStatus.NSFW: "n",
+    JobStatus.CANCELED: "x",
+    JobStatus.UNKNOWN: "u",
+}
+_ENDS = frozenset("cfnx")
+# Nothing was told; what was told is a problem.
+_NOTHING, _PROBLEM = "-", "!"
+
+
+def _mark(job_set: JobSet) -> str:
+    letters = "".join(_LETTERS[job.status] for job in job_set.jobs) or _LETTERS[JobStatus.QUEUED]
+    return letters[0] if len(set(letters)) == 1 else letters
+
+
+def is_over(last_event_id: str) -> bool:
+    """Whether a stream that reached this event has told everything: it is not to be opened again.
+
+    A browser's `EventSource` connects again whenever a stream ends; it stops when it is answered with 204.
+
+    Args:
+        last_event_id: The `Last-Event-ID` of the request; "" if there is none.
+    """
+    marks = last_event_id.split(".")
+    return all(mark == _PROBLEM or (mark and _ENDS.issuperset(mark)) for mark in marks)
+
+
+class Events(AsyncIterator[bytes]):
+    """The changes of some generations, as server-sent events.
+
+    It holds nothing between two steps, so that leaving it needs no clean-up.
+
+    Args:
+        tasks: What to watch, all of one client.
+        last_event_id: What was told before.
+        heartbeat: Seconds after which a comment is sent when there is nothing to tell.
+    """
+
+    def __init__(self, tasks: tuple[GenerationTask, ...], last_event_id: str, heartbeat: float) -> None:
+        if not tasks or not heartbeat > 0:
+            msg = "Events need at least one task, and a heartbeat of more than 0 seconds."
+            raise ConfigurationError(msg)
+        self._tasks = tasks
+        self._tracked = [_record(task) for task in tasks]
+        self._tracker = tasks[0]._parts.tracker  # pyright: ignore[reportPrivateUsage]  # as `_record`
+        self._heartbeat = heartbeat
+        marks = last_event_id.split(".")
+        self._marks = marks if len(marks) == len(tasks) else [_NOTHING] * len(tasks)
+        self._fatal = [tracked.fatal for tracked in self._tracked]
+        # Sent at once: some servers keep the headers back until there is a body.
+        self._ready = deque([HEARTBEAT])
+
+    async def __anext__(self) -> bytes:
+        while not self._ready:
+            self._collect()
+            if self._ready:
+                break
+            if is_over(".".join(self._marks)):
+                raise StopAsyncIteration
+            if not await self._change():
+                return HEARTBEAT
+        return self._ready.popleft()
+
+    def _collect(self) -> None:
+        for place, tracked in enumerate(self._tracked):
+            if self._marks[place] == _PROBLEM:
+                continue
+            if tracked.fatal > self._fatal[place] and tracked.error is not None:
+                if isinstance(tracked.error, ClientClosed):
+                    raise StopAsyncIteration
+                self._tell(place, _PROBLEM, "problem", _encode(problem_of(tracked.error)))
+            elif tracked.job_set is not None and (mark := _mark(tracked.job_set)) != self._marks[place]:
+                self._tell(place, mark, "message", _encode(state_of(self._tasks[place])))
+
+    def _tell(self, place: int, mark: str, name: str, data: bytes) -> None:
+        self._marks[place] = mark
+        event = b"" if name == "message" else b"event: %b\n" % name.encode()
+        self._ready.append(b"id: %b\n%bdata: %b\n\n" % (".".join(self._marks).encode(), event, data))
+
+    async def _change(self) -> bool:
+        """Waits for anything new; says whether there is any, or it is time for a heartbeat."""
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def tell() -> None:
+            if not told.done():
+                told.set_result(True)
+
+        def beat() -> None:
+            if not told.done():
+                told.set_result(False)
+
+        heartbeat = told.get_loop().call_later(self._heartbeat, beat)
+        open_ones = [
+            tracked
+            for tracked, mark in zip(self._tracked, self._marks, strict=True)
+            if mark != _PROBLEM and not tracked.ended
+        ]
+        try:
+            for tracked in open_ones:
+                self._tracker.listen(tracked, tell)
+            return await told
+        except ClientClosed:
+            raise StopAsyncIteration from None
+        finally:
+            heartbeat.cancel()
+            for tracked in open_ones:
+                self._tracker.forget(tracked, tell)
