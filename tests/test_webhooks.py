@@ -1,0 +1,382 @@
+"""Webhooks: which are believed, what they say, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+from standardwebhooks.webhooks import Webhook as Signed
+
+from higgsfield_async import (
+    ClientClosed,
+    ConfigurationError,
+    GenerationTask,
+    Higgsfield,
+    JobStatus,
+    PollPolicy,
+    TaskRef,
+    Webhook,
+    WebhookError,
+    _tracker,
+)
+from higgsfield_async.sandbox import Fault, Plan, Sandbox
+from higgsfield_async.webhooks import WebhookEvent, unwrap
+from surfaces import V1, V2
+
+Client = Callable[..., Higgsfield]
+PAYLOADS = Path(__file__).parents[2] / "shared" / "wire" / "payloads"
+RECORDED = Path(__file__).parent / "recorded"
+ID = "9417a243-e457-4075-895b-b68f3cda5303"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER = "whsec_" + "T3RoZXJPdGhlck90aGVyT3RoZXI="
+HOOK = Webhook("https://app.example.com/webhook")
+NEVER = Plan(queued=1e9)
+ENDLESS = PollPolicy.fixed(3600)
+
+
+def flat(identifier: str = ID, status: str = "completed", **fields: Any) -> bytes:
+    files = {"video": {"url": "https://media.example.com/a.mp4"}} if status == "completed" else {}
+    return json.dumps({"status": status, "request_id": identifier, **files, **fields}).encode()
+
+
+def signed(
+    body: bytes, *secrets: str, identifier: str = "msg_1", off: timedelta = timedelta(), **more: str
+) -> dict[str, str]:
+    at = datetime.now(UTC) + off
+    signatures = [Signed(secret).sign(identifier, at, body.decode()) for secret in secrets or (SECRET,)]
+    return {
+        "Webhook-Id": identifier,
+        "Webhook-Timestamp": str(int(at.timestamp())),
+        "Webhook-Signature": " ".join(signatures),
+        **more,
+    }
+
+
+def genuine(body: bytes, identifier: str = "msg_1") -> WebhookEvent:
+    return unwrap(body, signed(body, identifier=identifier), secrets=SECRET)
+
+
+def polls(sandbox: Sandbox) -> int:
+    return sum(received.operation == "poll" for received in sandbox.received)
+
+
+# What it says
+
+
+def test_the_flat_form() -> None:
+    event = unwrap(flat(), {})
+    assert event.job_set.id == ID
+    assert event.job_set.status is JobStatus.COMPLETED
+    assert [media.url for media in event.job_set.outputs] == ["https://media.example.com/a.mp4"]
+    assert not event.verified
+    assert event.key == f"{ID}:completed"
+
+
+@pytest.mark.skipif(not PAYLOADS.is_dir(), reason="the recordings do not lie beside this checkout")
+@pytest.mark.parametrize(
+    ("name", "status", "outputs"),
+    [
+        ("webhook_flat_completed_image", JobStatus.COMPLETED, ["image"]),
+        ("webhook_flat_completed_video", JobStatus.COMPLETED, ["video"]),
+        ("webhook_flat_failed", JobStatus.FAILED, []),
+        ("webhook_flat_nsfw", JobStatus.NSFW, []),
+    ],
+)
+def test_the_flat_form_as_documented(name: str, status: JobStatus, outputs: list[str]) -> None:
+    (path,) = PAYLOADS.glob(f"{name}.*.json")
+    job_set = unwrap(path.read_bytes(), {}).job_set
+    assert (job_set.id, job_set.status, [media.kind for media in job_set.outputs]) == (ID, status, outputs)
+    assert job_set.reason == ("Generation fail message" if status is JobStatus.FAILED else None)
+
+
+def test_the_envelope() -> None:
+    body = (RECORDED / "webhook_envelope_completed.json").read_bytes()
+    job_set = unwrap(body, {}).job_set
+    assert (job_set.id, job_set.status) == (ID, JobStatus.COMPLETED)
+    assert [media.url for media in job_set.outputs] == [f"https://images.example.com/{n}.png" for n in (1, 2)]
+    assert job_set.raw["expires_at"] == "2026-11-29T12:00:00Z"
+
+
+def test_the_envelope_of_a_failure() -> None:
+    job_set = unwrap((RECORDED / "webhook_envelope_failed.json").read_bytes(), {}).job_set
+    assert (job_set.status, job_set.reason, job_set.charged) == (JobStatus.FAILED, "Generation fail message", "no")
+
+
+def test_the_job_set_of_v1() -> None:
+    jobs = [{"id": "j", "status": "completed", "results": {"raw": {"type": "image", "url": "https://a/b.png"}}}]
+    job_set = unwrap(json.dumps({"id": ID, "type": "text2image_soul", "jobs": jobs}).encode(), {}).job_set
+    assert (job_set.id, job_set.status, job_set.kind) == (ID, JobStatus.COMPLETED, "text2image_soul")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"\xff", b'{"request_id": "x"}', b'{"id": "x"}', b'{"id": "x", "jobs": []}', b"<html>"]
+)
+def test_what_is_no_report_is_refused(body: bytes) -> None:
+    with pytest.raises(WebhookError) as caught:
+        unwrap(body, {})
+    assert caught.value.status == 400
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+FIELDS = ["request_id", "status", "error", "payload", "images", "video", "audio", "audios", "zip", "jobs", "id", "type"]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(FIELDS),
+        JSON | st.sampled_from([ID, "completed", "failed"]) | st.dictionaries(st.sampled_from(FIELDS), JSON),
+    )
+)
+def test_any_object_is_read_or_refused(value: dict[str, Any]) -> None:
+    try:
+        event = unwrap(json.dumps(value).encode(), {})
+    except WebhookError as error:
+        assert error.status == 400
+    else:
+        assert event.job_set.id
+        assert event.job_set.jobs
+
+
+@given(
+    st.binary(), st.dictionaries(st.sampled_from(["webhook-id", "webhook-timestamp", "webhook-signature"]), st.text())
+)
+def test_any_body_and_headers_are_believed_or_refused(body: bytes, headers: dict[str, str]) -> None:
+    with pytest.raises(WebhookError) as caught:
+        unwrap(body, headers, secrets=SECRET)
+    assert caught.value.status == 401
+
+
+# Whether it is believed
+
+
+def test_a_signature_is_checked_against_the_raw_body() -> None:
+    body = flat()
+    assert genuine(body).verified
+    assert genuine(body).key == "msg_1"
+    with pytest.raises(WebhookError, match="No matching signature"):
+        unwrap(body + b" ", signed(body), secrets=SECRET)
+
+
+def test_while_a_secret_is_replaced_either_of_two_signatures_and_secrets_fits() -> None:
+    body = flat()
+    for secrets in ([OTHER], [SECRET], [SECRET, OTHER]):
+        assert unwrap(body, signed(body, SECRET, OTHER), secrets=secrets).verified
+        assert unwrap(body, signed(body, *secrets), secrets=[SECRET, OTHER]).verified
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ({}, "neither"),
+        (signed(flat(), OTHER), "No matching signature"),
+        (signed(flat(), off=timedelta(minutes=-6)), "too old"),
+        (signed(flat(), off=timedelta(minutes=6)), "too new"),
+        ({**signed(flat()), "Webhook-Timestamp": "soon"}, "Invalid"),
+        ({**signed(flat()), "Webhook-Id": "msg_2"}, "No matching"),
+        ({**signed(flat()), "Webhook-Signature": "v1"}, "cannot be read"),
+        ({**signed(flat()), "Webhook-Signature": "v1,é"}, "cannot be read"),
+        ({**signed(flat()), "Webhook-Signature": "v9,AAAA"}, "No matching"),
+        ({"webhook-signature": "v1,AAAA"}, "Missing"),
+    ],
+)
+def test_what_does_not_prove_where_it_is_from_is_refused(headers: dict[str, str], why: str) -> None:
+    with pytest.raises(WebhookError, match=why) as caught:
+        unwrap(flat(), headers, secrets=SECRET)
+    assert caught.value.status == 401
+    assert SECRET not in str(caught.value)
+
+
+def test_an_old_signature_within_five_minutes_is_taken() -> None:
+    assert unwrap(flat(), signed(flat(), off=timedelta(minutes=-4)), secrets=SECRET).verified
+
+
+def test_the_secret_of_v1() -> None:
+    assert unwrap(flat(), {"x-webhook-secret-key": "träume"}, secrets=[SECRET, "träume"]).verified
+    for given_one, secrets in [("wrong", "right"), ("\udcff", "right"), (SECRET, SECRET), ("", "right")]:
+        with pytest.raises(WebhookError) as caught:
+            unwrap(flat(), {"X-Webhook-Secret-Key": given_one}, secrets=secrets)
+        assert caught.value.status == 401
+
+
+def test_a_signed_one_is_not_saved_by_the_secret_of_v1() -> None:
+    with pytest.raises(WebhookError):
+        unwrap(flat(), {**signed(flat(), OTHER), "X-Webhook-Secret-Key": "right"}, secrets=[SECRET, "right"])
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_é", "whsec_a"])
+def test_a_secret_that_is_none_is_said_so(secret: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        unwrap(flat(), signed(flat()), secrets=secret)
+    assert secret not in str(caught.value) or secret == "whsec_"
+
+
+# Who is told
+
+
+async def test_a_webhook_ends_a_wait_without_a_poll(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, poll=ENDLESS) as hf:
+        task = await hf.submit(V2.request, webhook=HOOK)
+        waits = [asyncio.create_task(task.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert hf.deliver(genuine(flat(task.id)))
+        for job_set in await asyncio.gather(*waits):
+            assert job_set.outputs[0].url == "https://media.example.com/a.mp4"
+        assert polls(sandbox) == 0
+        assert hf.open_tasks() == []
+        assert hf.stats().done == 1
+
+
+async def test_the_same_webhook_again_is_no_news(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, poll=ENDLESS) as hf:
+        task = await hf.submit(V2.request)
+        event = genuine(flat(task.id))
+        assert [hf.deliver(event), hf.deliver(event), hf.deliver(genuine(flat(task.id)))] == [True, False, False]
+        # By its id and status, where it has no id of its own.
+        unnamed = unwrap(flat(task.id), {"x-webhook-secret-key": "s"}, secrets="s")
+        assert [hf.deliver(unnamed), hf.deliver(unnamed)] == [True, False]
+        assert hf.stats().done == 1
+
+
+async def test_one_that_comes_before_the_answer_to_the_submit_is_kept(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    sandbox.script("submit", Fault.delay(0.3))
+    async with client(V2, poll=ENDLESS) as hf:
+        submitting = asyncio.create_task(hf.submit(V2.request))
+        while not sandbox.generations:
+            await asyncio.sleep(0.01)
+        (identifier,) = sandbox.generations
+        assert hf.deliver(genuine(flat(identifier)))
+        task = await submitting
+        assert task.status is JobStatus.COMPLETED
+        assert (await task.wait(0)).outputs
+        assert polls(sandbox) == 0
+        assert hf.open_tasks() == []
+        assert hf.stats().done == 1
+
+
+async def test_early_ones_are_kept_for_a_while_and_not_without_end(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tracker, "EARLY_AT_MOST", 2)
+    monkeypatch.setattr(_tracker, "KEYS_AT_MOST", 3)
+    async with client(V2, poll=ENDLESS) as hf:
+        made = await hf.submit(V2.request)
+
+        def picked_up(identifier: str) -> GenerationTask:
+            return hf.task(TaskRef.from_json(made.ref.to_json().replace(made.id, identifier)))
+
+        for number in range(3):
+            assert hf.deliver(genuine(flat(f"early-{number}"), f"msg_{number}"))
+        assert [picked_up(f"early-{number}").status.terminal for number in range(3)] == [False, True, True]
+        assert not hf.deliver(genuine(flat("early-0"), "msg_2"))
+        assert hf.deliver(genuine(flat("early-0"), "msg_3"))
+        assert hf.deliver(genuine(flat("early-0"), "msg_0"))  # forgotten since
+        monkeypatch.setattr(_tracker, "EARLY", -1.0)
+        assert hf.deliver(genuine(flat("early-4"), "msg_4"))
+        assert hf.deliver(genuine(flat("early-5"), "msg_5"))
+        assert not picked_up("early-4").status.terminal
+
+
+async def test_an_unverified_one_is_a_hint_to_look(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, Plan(queued=0, running=0))
+    async with client(V2, poll=ENDLESS) as hf:
+        lied_about, done = await hf.submit(V2.request), await hf.submit(V2.request)
+        waits = [asyncio.create_task(task.wait()) for task in (lied_about, done)]
+        await asyncio.sleep(0)
+        for task in (lied_about, done):
+            assert hf.deliver(unwrap(flat(task.id), {}))
+        job_set = await waits[1]
+        assert job_set.outputs[0].url.startswith(sandbox.media_url)
+        while polls(sandbox) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
+        assert not waits[0].done()
+        waits[0].cancel()
+
+
+async def test_a_late_word_of_an_earlier_state_changes_nothing(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V2, poll=ENDLESS) as hf:
+        task = await hf.submit(V2.request)
+        hf.deliver(genuine(flat(task.id), "msg_1"))
+        hf.deliver(genuine(flat(task.id, "in_progress"), "msg_2"))
+        hf.deliver(genuine(flat(task.id, "failed"), "msg_3"))
+        assert task.status is JobStatus.COMPLETED
+        assert polls(sandbox) == 0
+
+
+async def test_of_v1_too(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER)
+    async with client(V1, poll=ENDLESS) as hf:
+        task = await hf.submit(V1.request, webhook=Webhook("https://app.example.com/webhook", "s3cret"))
+        wait = asyncio.create_task(task.wait(check=False))
+        await asyncio.sleep(0)
+        jobs = [{"id": "j", "status": "nsfw"}]
+        body = json.dumps({"id": task.id, "jobs": jobs}).encode()
+        hf.deliver(unwrap(body, {"X-Webhook-Secret-Key": "s3cret"}, secrets="s3cret"))
+        assert (await wait).status is JobStatus.NSFW
+
+
+async def test_a_completed_one_without_an_address_is_looked_at(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=0, running=0))
+    async with client(V2) as hf:
+        task = await hf.submit(V2.request)
+        hf.deliver(genuine(json.dumps({"request_id": task.id, "status": "completed"}).encode()))
+        assert (await task.wait()).outputs[0].url.startswith(sandbox.media_url)
+
+
+async def test_a_closed_client_takes_none(client: Client) -> None:
+    async with client(V2) as hf:
+        tracker = hf._opened().tracker
+    with pytest.raises(ClientClosed):
+        hf.deliver(genuine(flat()))
+    with pytest.raises(ClientClosed, match="nobody waits here"):
+        tracker.deliver(genuine(flat()))
+
+
+async def test_while_webhooks_come_polls_are_rare_and_else_as_ever(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, NEVER, NEVER)
+    async with client(V2) as hf:
+        first = await hf.submit(V2.request, webhook=HOOK)
+        wait = asyncio.create_task(first.wait())
+        while polls(sandbox) < 2:  # none has come yet: it is looked for
+            await asyncio.sleep(0.01)
+        hf.deliver(genuine(flat(first.id), "msg_1"))
+        await wait
+        second, without = await hf.submit(V2.request, webhook=HOOK), await hf.submit(V2.request)
+        waits = [asyncio.create_task(task.wait()) for task in (second, without)]
+        await asyncio.sleep(0.1)
+        paths = [received.path for received in sandbox.received if received.operation == "poll"]
+        assert not [path for path in paths if second.id in path]
+        assert [path for path in paths if without.id in path]
+        due = second._tracked.due - time.monotonic()
+        assert 0.85 * _tracker.SAFETY_NET < due <= _tracker.SAFETY_NET
+        for waiting in waits:
+            waiting.cancel()
+
+
+async def test_a_webhook_that_does_not_come_makes_polls_frequent_again(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, Plan(queued=0, running=0), NEVER)
+    async with client(V2) as hf:
+        first = await hf.submit(V2.request, webhook=HOOK)
+        hf.deliver(genuine(flat(first.id)))
+        missed = await hf.submit(V2.request, webhook=HOOK)
+        wait = asyncio.create_task(missed.wait())
+        await asyncio.sleep(0)
+        hf._opened().tracker.hurry(missed._tracked)  # as when the minute is over
+        await wait
+        third = await hf.submit(V2.request, webhook=HOOK)
+        assert third._tracked.due - time.monotonic() < 1
