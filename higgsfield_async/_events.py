@@ -152,28 +152,40 @@ class Events(AsyncIterator[bytes]):
         self._fatal = [tracked.fatal for tracked in self._tracked]
         # Sent at once: some servers keep the headers back until there is a body.
         self._ready = deque([HEARTBEAT])
+        self._told: asyncio.Future[bool] | None = None
+        self._stopped = False
 
     async def __anext__(self) -> bytes:
         while not self._ready:
-            self._collect()
+            closed = self._collect()
             if self._ready:
                 break
-            if is_over(".".join(self._marks)):
+            if closed or self._stopped or is_over(".".join(self._marks)):
                 raise StopAsyncIteration
             if not await self._change():
                 return HEARTBEAT
         return self._ready.popleft()
 
-    def _collect(self) -> None:
+    def stop(self) -> None:
+        """Ends the iteration, when all that is known has been told."""
+        self._stopped = True
+        if self._told is not None and not self._told.done():
+            self._told.set_result(True)
+
+    def _collect(self) -> bool:
+        """Makes events of all that is new; says whether the client is closed, and there will be no more."""
+        closed = False
         for place, tracked in enumerate(self._tracked):
             if self._marks[place] == _PROBLEM:
                 continue
-            if tracked.fatal > self._fatal[place] and tracked.error is not None:
-                if isinstance(tracked.error, ClientClosed):
-                    raise StopAsyncIteration
-                self._tell(place, _PROBLEM, "problem", _encode(problem_of(tracked.error)))
-            elif tracked.job_set is not None and (mark := _mark(tracked.job_set)) != self._marks[place]:
+            if tracked.job_set is not None and (mark := _mark(tracked.job_set)) != self._marks[place]:
                 self._tell(place, mark, "message", _encode(state_of(self._tasks[place])))
+            elif tracked.error is not None and tracked.fatal > self._fatal[place] and not tracked.ended:
+                if isinstance(tracked.error, ClientClosed):
+                    closed = True
+                else:
+                    self._tell(place, _PROBLEM, "problem", _encode(problem_of(tracked.error)))
+        return closed
 
     def _tell(self, place: int, mark: str, name: str, data: bytes) -> None:
         self._marks[place] = mark
@@ -183,6 +195,7 @@ class Events(AsyncIterator[bytes]):
     async def _change(self) -> bool:
         """Waits for anything new; says whether there is any, or it is time for a heartbeat."""
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._told = told
 
         def tell() -> None:
             if not told.done():

@@ -16,7 +16,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias, cast, get_args
 
 import anyio
 import msgspec
@@ -37,10 +37,10 @@ from higgsfield_async._errors import (
     NotFound,
     SubmissionUnknown,
 )
-from higgsfield_async._events import seconds_since_seen
+from higgsfield_async._events import Events, seconds_since_seen
 from higgsfield_async._requests import GenerationRequest, ModelRequest, Webhook, json_schema, read_request
 from higgsfield_async._task import GenerationTask
-from higgsfield_async.sse import GenerationState, Problem, events, is_over, problem_of, state_of
+from higgsfield_async.sse import GenerationState, Problem, is_over, problem_of, state_of
 from higgsfield_async.webhooks import unwrap
 
 __all__ = ["Client", "HiggsfieldRoute", "event_stream", "generations_router", "get_client", "lifespan", "problem"]
@@ -172,8 +172,24 @@ def event_stream(*tasks: GenerationTask, last_event_id: str | None = None, heart
     """
     if is_over(last_event_id or ""):
         return Response(status_code=204)
-    stream = events(*tasks, last_event_id=last_event_id or "", heartbeat=heartbeat)
-    return EventSourceResponse(stream, ping=0)
+    stream = Events(tasks, last_event_id or "", heartbeat)
+    return EventSourceResponse(
+        stream, ping=0, shutdown_event=cast("anyio.Event", _Shutdown(stream)), shutdown_grace_period=STOPPING
+    )
+
+
+# How long a stream has to end by itself when the server shuts down, in seconds.
+STOPPING = 2.0
+
+
+class _Shutdown:
+    """What sse-starlette sets when uvicorn shuts down: no more of an event than that is used.
+
+    Without it, the response is cut off in the middle, and uvicorn takes that for an error of the application.
+    """
+
+    def __init__(self, stream: Events) -> None:
+        self.set = stream.stop
 
 
 def generations_router(  # noqa: C901  # one function for each route
