@@ -12,9 +12,10 @@ that play. ``python -m higgsfield_async.sandbox`` runs it as a process.
 from ._exchange import Received
 from ._faults import Fault
 from ._server import Sandbox
-from ._state import Generation, Plan
+from ._state import Generation, Hook, Plan
+from ._webhooks import Delivery
 
-__all__ = ["Fault", "Generation", "Plan", "Received", "Sandbox"]
+__all__ = ["Delivery", "Fault", "Generation", "Hook", "Plan", "Received", "Sandbox"]
 
 for _class in (Generation, Sandbox):
     # Documentation shows where the names are imported from. Not so the structs: msgspec reads their annotations in the

@@ -19,9 +19,10 @@ import msgspec
 from ._catalogue import BODIES, MODELS, Model, platform_lists
 from ._exchange import Found, Received, Refused, Reply, Route, Surface, find, json_reply
 from ._media import size_of
-from ._state import Account, Generation, Kind, Order
+from ._state import ENDS, Account, Generation, Kind, Order, WebhookForm
 from ._storage import Storage
 from ._validation import Violation, jsonschema_error, pydantic_errors, violations
+from ._webhooks import Webhooks
 
 #: Credits for one result. Real prices differ by model and are not published as a list; these are of their order.
 CREDITS: Mapping[Kind, Decimal] = {
@@ -83,9 +84,12 @@ class Platform:
     keep_alive: int | None = None
     routes: tuple[Route, ...]
 
-    def __init__(self, account: Account, storage: Storage, *, key_id: str, key_secret: str, url: str) -> None:
+    def __init__(
+        self, account: Account, storage: Storage, webhooks: Webhooks, *, key_id: str, key_secret: str, url: str
+    ) -> None:
         self._account = account
         self._storage = storage
+        self._webhooks = webhooks
         self._credentials = (key_id, key_secret)
         self._url = url
         self._media = storage.url
@@ -156,7 +160,10 @@ class Platform:
                 # The queue counts every result of a batch. The wording of its detail is not documented.
                 full = {"code": "account_queue_full", "limit": most, "detail": "The account's queue is full"}
                 raise Refused(json_reply(full, 429, {"Retry-After": "1"}))
-        return account.accept(order)
+        generation = account.accept(order)
+        if order.webhook is not None:
+            self._webhooks.follow(generation, self._report)
+        return generation
 
     # v1
 
@@ -165,7 +172,8 @@ class Platform:
         body = self._body(received)
         if errors := pydantic_errors(violations(BODIES[received.path], body), "body"):
             raise Refused(_detail(422, errors))
-        params, webhook = body["params"], body.get("webhook")
+        params = body["params"]
+        webhook: dict[str, str | None] = body.get("webhook") or {}
         schema = BODIES[received.path].properties["params"]
         filled = {field: rule.default for field, rule in schema.properties.items()} | params
         outputs = int(float(filled.get("count") or filled.get("batch_size") or 1))
@@ -179,20 +187,19 @@ class Platform:
                 outputs=outputs,
                 size=size_of(filled),
                 seconds=float(params.get("duration", 5)),
-                webhook=webhook and webhook["url"],
+                webhook=webhook.get("url"),
+                webhook_secret=webhook.get("secret"),
             )
         )
-        return json_reply(self._as_job_set(generation, accepted=True))
+        return json_reply(self._as_job_set(generation, ["queued"] * len(generation.jobs), links=False))
 
     def _job_set(self, received: Received, id: str) -> Reply:
         generation = self._generation(id)
         if generation.surface != "v1":
             raise Refused(_detail(404, "Not found"))
-        return json_reply(self._as_job_set(generation))
+        return json_reply(self._as_job_set(generation, generation.statuses(), links=generation.shows_links()))
 
-    def _as_job_set(self, generation: Generation, *, accepted: bool = False) -> dict[str, Any]:
-        statuses = ["queued"] * len(generation.jobs) if accepted else generation.statuses()
-        links = not accepted and generation.shows_links()
+    def _as_job_set(self, generation: Generation, statuses: list[str], *, links: bool) -> dict[str, Any]:
         jobs: list[dict[str, Any]] = []
         for job, status in zip(generation.jobs, statuses, strict=True):
             results = None
@@ -312,17 +319,44 @@ class Platform:
 
     def _status(self, received: Received, id: str) -> Reply:
         generation = self._generation(id)
-        answer = self._addresses(generation, generation.status)
-        if answer["status"] == "failed":
-            answer["error"] = generation.plan.reason or "Generation failed"
-        if answer["status"] == "completed" and generation.shows_links():
-            done = zip(generation.jobs, generation.statuses(), strict=True)
-            urls = [self._storage.result_url(generation, job) for job, status in done if status == "completed"]
-            answer |= self._outputs(generation.kind, [{"url": url} for url in urls])
-        if generation.finished and (seconds := generation.order.expires_after) is not None:
-            expires = generation.created + timedelta(seconds=seconds)
-            answer["expires_at"] = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+        status = generation.status
+        answer = self._addresses(generation, status)
+        links = status == "completed" and generation.shows_links()
+        answer |= self._outcome(generation, status, generation.statuses(), links=links)
+        if generation.finished:
+            answer |= self._expiry(generation)
         return json_reply(answer)
+
+    def _outcome(self, generation: Generation, status: str, statuses: list[str], *, links: bool) -> dict[str, Any]:
+        """What an end has beside its word: why it failed, or the results."""
+        if status == "failed":
+            return {"error": generation.plan.reason or "Generation failed"}
+        if status != "completed" or not links:
+            return {}
+        done = [job for job, word in zip(generation.jobs, statuses, strict=True) if word == "completed"]
+        return self._outputs(generation.kind, [{"url": self._storage.result_url(generation, job)} for job in done])
+
+    @staticmethod
+    def _expiry(generation: Generation) -> dict[str, str]:
+        seconds = generation.order.expires_after
+        if seconds is None:
+            return {}
+        return {"expires_at": (generation.created + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+    def _report(self, generation: Generation, status: str | None, form: WebhookForm) -> dict[str, Any]:
+        """The body of a webhook, with the end or, as told to, another status."""
+        statuses = generation.statuses() if status is None else [status] * len(generation.jobs)
+        links = not generation.deleted
+        if generation.surface == "v1":
+            return self._as_job_set(generation, statuses, links=links)
+        word = status or generation.status
+        outcome = self._outcome(generation, word, statuses, links=links)
+        if form == "flat":
+            facts = self._addresses(generation, word)
+            return (facts if word == "completed" else {key: facts[key] for key in ("status", "request_id")}) | outcome
+        # The names of the envelope's fields are documented; what they hold where there is nothing to say is not.
+        envelope = {"request_id": generation.id, "status": word, "error": outcome.pop("error", None)}
+        return envelope | {"payload": outcome or None} | (self._expiry(generation) if word in ENDS else {})
 
     @staticmethod
     def _outputs(kind: Kind, media: list[dict[str, str]]) -> dict[str, Any]:

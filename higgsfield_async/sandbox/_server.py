@@ -18,8 +18,9 @@ from ._faults import Fault
 from ._origin import Origin
 from ._platform import Platform
 from ._proxy import SPEECH_PATHS, Proxy
-from ._state import Account, Generation, Plan
+from ._state import Account, Generation, Plan, WebhookForm
 from ._storage import Storage
+from ._webhooks import Delivery, Webhooks
 
 if TYPE_CHECKING:
     from higgsfield_async._transports import PlatformTransport, ProxyTransport
@@ -44,6 +45,15 @@ class Sandbox:
     more than so many results would be queued. ``speech_path`` is the one path the proxy has for speech. ``ports`` are
     those of the proxy, the platform and the media origin; 0 takes a free one.
 
+    The platform reports the end of a generation to the webhook that it was submitted with, as :attr:`Plan.webhooks`
+    says. Addresses are checked as the service checks them, so that a v2 one must be public; but nothing is sent beyond
+    loopback. Deliveries go to the path and query of the address at ``webhook_origin``, such as
+    ``http://127.0.0.1:8000``; without it, only to an address that is itself on loopback. Those of v2 have the form of
+    ``webhook_form``, "envelope" or "flat" (as before August 2026), and are signed with each of ``webhook_secrets``:
+    several while they rotate, none for an account that never looked at its own. One that gets a status of 500 or more,
+    no connection, or no answer in ``webhook_timeout`` real seconds is tried again after a sandbox second, after two
+    more, and so on, for ``webhook_retry_for`` sandbox seconds.
+
     Raises:
         ValueError: If a setting cannot work.
     """
@@ -61,6 +71,11 @@ class Sandbox:
         max_queued: int | None = None,
         speech_path: str = "/higgsfield/speak",
         ports: tuple[int, int, int] = (0, 0, 0),
+        webhook_origin: str | None = None,
+        webhook_form: WebhookForm = "envelope",
+        webhook_secrets: tuple[str, ...] = ("whsec_c2FuZGJveC13ZWJob29rLXNlY3JldC0x",),
+        webhook_retry_for: float = 7200.0,
+        webhook_timeout: float = 10.0,
     ) -> None:
         if "-" not in proxy_key:
             msg = f"proxy_key must have a '-' in it, as in hk-…, not {proxy_key!r}: the gateway reads what follows it"
@@ -79,6 +94,14 @@ class Sandbox:
         self._account = Account(points=Decimal(points), credits=Decimal(credits), speed=speed)
         self._account.max_concurrent = max_concurrent
         self._account.max_queued = max_queued
+        self._webhooks = Webhooks(
+            self._account,
+            secrets=webhook_secrets,
+            form=webhook_form,
+            retry_for=webhook_retry_for,
+            timeout=webhook_timeout,
+        )
+        self.webhook_origin = webhook_origin
         self._connections = itertools.count(1)
         self._async_stack = AsyncExitStack()
         self._thread_stack = ExitStack()
@@ -145,6 +168,29 @@ class Sandbox:
         """The most requests that it ever had in hand at one moment, over all origins."""
         return self._account.most_at_once
 
+    @property
+    def webhook_origin(self) -> str | None:
+        """Where webhooks are delivered; may be set at any time, as when the receiver's port is known.
+
+        Raises:
+            ValueError: On setting anything but the scheme, host and port of an address on loopback.
+        """
+        return self._webhooks.origin
+
+    @webhook_origin.setter
+    def webhook_origin(self, url: str | None) -> None:
+        self._webhooks.origin = url
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """What v2's webhooks are signed with."""
+        return self._webhooks.secrets
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """Every attempt to deliver a webhook, in order."""
+        return self._webhooks.deliveries
+
     def script(self, operation: str, *faults: Fault) -> None:
         """Queue faults: each coming request of this operation consumes one, in order.
 
@@ -171,8 +217,14 @@ class Sandbox:
             self._urls = tuple(f"http://{HOST}:{one.getsockname()[1]}" for one in sockets)
             storage = Storage(self._account, self.media_url)
             proxy = Proxy(self._account, key=self.proxy_key, speech_path=self._speech_path, media=self.media_url)
+            await stack.enter_async_context(self._webhooks.open())
             platform = Platform(
-                self._account, storage, key_id=self.key_id, key_secret=self.key_secret, url=self.platform_url
+                self._account,
+                storage,
+                self._webhooks,
+                key_id=self.key_id,
+                key_secret=self.key_secret,
+                url=self.platform_url,
             )
             dialects: tuple[Dialect, ...] = (proxy, platform, storage)
             for dialect, listening in zip(dialects, sockets, strict=True):
@@ -189,7 +241,7 @@ class Sandbox:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop it; delays end, and connections that are still open are closed."""
+        """Stop it; delays and deliveries end, and connections that are still open are closed."""
         await self._async_stack.aclose()
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import math
 import threading
 import time
 import uuid
@@ -14,12 +15,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
+import anyio
 import msgspec
 
 from ._exchange import Operation, Surface
 from ._faults import Fault
 
 Kind: TypeAlias = Literal["image", "video", "speech", "audio"]
+WebhookForm: TypeAlias = Literal["envelope", "flat"]
 
 #: Sandbox seconds spent queued and running, unless a plan says otherwise.
 DURATIONS: Mapping[Kind, tuple[float, float]] = {
@@ -31,6 +34,22 @@ DURATIONS: Mapping[Kind, tuple[float, float]] = {
 #: Ends that the platform does not charge for. https://docs.higgsfield.ai (billing and retention)
 REFUNDED = frozenset({"failed", "nsfw", "canceled"})
 ENDS = frozenset({"completed", *REFUNDED})
+
+
+class Hook(msgspec.Struct, frozen=True, kw_only=True):
+    """One delivery of a generation's webhook, for :attr:`Plan.webhooks`. All defaults: its end, at once and in order.
+
+    Each is delivered by itself, and tried again by itself where it fails.
+    """
+
+    #: Sandbox seconds between the end and the delivery.
+    after: float = 0.0
+    #: The status it tells, such as "in_progress" for news that comes too late. None: the true end.
+    status: str | None = None
+    #: The form of a v2 delivery. None: the sandbox's ``webhook_form``.
+    form: WebhookForm | None = None
+    #: "wrong": by a key (v1: with a secret) that nobody has; "none": unsigned (v1: without the secret).
+    signature: Literal["right", "wrong", "none"] = "right"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +72,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     outputs: int | None = None
     #: How many first looks at the completed generation show no address yet.
     linkless: int = 0
+    #: What is delivered to its webhook, if it has one, after it ended as completed, failed or nsfw; empty for nothing.
+    webhooks: tuple[Hook, ...] = (Hook(),)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +91,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 5.0
     idempotency_key: str | None = None
     webhook: str | None = None
+    #: For v1, which sends it back.
+    webhook_secret: str | None = None
     #: Seconds its results are kept for, where the caller asked.
     expires_after: int | None = None
 
@@ -202,6 +225,11 @@ class Account:
     def now(self) -> float:
         """Sandbox seconds since it was made."""
         return (time.monotonic() - self._began) * self._speed
+
+    async def sleep_until(self, moment: float) -> None:
+        """Wait for that moment of its clock; one that stands still never comes to it."""
+        while (left := moment - self.now()) > 0:  # noqa: ASYNC110  # the loop's timer may be early by a hair
+            await anyio.sleep(left / self._speed if self._speed else math.inf)
 
     @property
     def points(self) -> Decimal:
