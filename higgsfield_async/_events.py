@@ -152,72 +152,63 @@ class Events(AsyncIterator[bytes]):
         self._fatal = [tracked.fatal for tracked in self._tracked]
         # Sent at once: some servers keep the headers back until there is a body.
         self._ready = deque([HEARTBEAT])
-        self._told: asyncio.Future[bool] | None = None
+        self._told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopped = False
 
     async def __anext__(self) -> bytes:
-        while not self._ready:
-            closed = self._collect()
-            if self._ready:
-                break
-            if closed or self._stopped or is_over(".".join(self._marks)):
-                raise StopAsyncIteration
-            if not await self._change():
+        if not self._collect() and not self._over():
+            await self._change()
+            if not self._collect() and not self._over():
                 return HEARTBEAT
-        return self._ready.popleft()
+        if self._ready:
+            return self._ready.popleft()
+        raise StopAsyncIteration
 
     def stop(self) -> None:
         """Ends the iteration, when all that is known has been told."""
         self._stopped = True
-        if self._told is not None and not self._told.done():
-            self._told.set_result(True)
+        self._tell()
+
+    def _over(self) -> bool:
+        return self._stopped or is_over(".".join(self._marks))
 
     def _collect(self) -> bool:
-        """Makes events of all that is new; says whether the client is closed, and there will be no more."""
-        closed = False
+        """Makes events of all that is new, and says whether there are any."""
         for place, tracked in enumerate(self._tracked):
             if self._marks[place] == _PROBLEM:
                 continue
             if tracked.job_set is not None and (mark := _mark(tracked.job_set)) != self._marks[place]:
-                self._tell(place, mark, "message", _encode(state_of(self._tasks[place])))
+                self._add(place, mark, "message", _encode(state_of(self._tasks[place])))
             elif tracked.error is not None and tracked.fatal > self._fatal[place] and not tracked.ended:
                 if isinstance(tracked.error, ClientClosed):
-                    closed = True
+                    self._stopped = True
                 else:
-                    self._tell(place, _PROBLEM, "problem", _encode(problem_of(tracked.error)))
-        return closed
+                    self._add(place, _PROBLEM, "problem", _encode(problem_of(tracked.error)))
+        return bool(self._ready)
 
-    def _tell(self, place: int, mark: str, name: str, data: bytes) -> None:
+    def _add(self, place: int, mark: str, name: str, data: bytes) -> None:
         self._marks[place] = mark
         event = b"" if name == "message" else b"event: %b\n" % name.encode()
         self._ready.append(b"id: %b\n%bdata: %b\n\n" % (".".join(self._marks).encode(), event, data))
 
-    async def _change(self) -> bool:
-        """Waits for anything new; says whether there is any, or it is time for a heartbeat."""
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._told = told
+    def _tell(self) -> None:
+        if not self._told.done():
+            self._told.set_result(None)
 
-        def tell() -> None:
-            if not told.done():
-                told.set_result(True)
-
-        def beat() -> None:
-            if not told.done():
-                told.set_result(False)
-
-        heartbeat = told.get_loop().call_later(self._heartbeat, beat)
-        open_ones = [
-            tracked
-            for tracked, mark in zip(self._tracked, self._marks, strict=True)
-            if mark != _PROBLEM and not tracked.ended
-        ]
+    async def _change(self) -> None:
+        """Waits for anything new, or until it is time for a heartbeat."""
+        loop = asyncio.get_running_loop()
+        self._told = loop.create_future()
+        heartbeat = loop.call_later(self._heartbeat, self._tell)
+        marked = zip(self._tracked, self._marks, strict=True)
+        watched = [tracked for tracked, mark in marked if mark != _PROBLEM and not tracked.ended]
         try:
-            for tracked in open_ones:
-                self._tracker.listen(tracked, tell)
-            return await told
+            for tracked in watched:
+                self._tracker.listen(tracked, self._tell)
+            await self._told
         except ClientClosed:
-            raise StopAsyncIteration from None
+            self._stopped = True
         finally:
             heartbeat.cancel()
-            for tracked in open_ones:
-                self._tracker.forget(tracked, tell)
+            for tracked in watched:
+                self._tracker.forget(tracked, self._tell)

@@ -413,8 +413,7 @@ class _Looks:
 
     def _done(self, key: str, look: asyncio.Task[Any]) -> None:
         del self._under_way[key]
-        if not look.cancelled():
-            look.exception()  # whoever asked may be gone
+        _ = look.cancelled() or look.exception()  # whoever asked may be gone
 
 
 class _Submits:

@@ -167,6 +167,7 @@ async def test_it_ends_with_the_client(sandbox: Sandbox, client: Client) -> None
         await asyncio.sleep(0.01)
     assert [data["status"] for _, _, data in await watching] == ["queued"]
     assert [data["status"] for _, _, data in await told(later)] == ["queued"]
+    assert [data["status"] for _, _, data in await told(sse.events(task))] == ["queued"]
 
 
 async def test_a_thousand_watchers_cost_one_poller(sandbox: Sandbox, client: Client) -> None:
@@ -195,7 +196,7 @@ async def test_leaving_it_leaves_nothing_behind(sandbox: Sandbox, client: Client
         stream = sse.events(task)
         await anext(stream)
         await anext(stream)
-        waiting = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+        waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0.01)
         assert task._tracked.listeners
         waiting.cancel()
@@ -211,9 +212,10 @@ async def test_leaving_it_leaves_nothing_behind(sandbox: Sandbox, client: Client
 async def test_settings_that_cannot_be(client: Client) -> None:
     async with client() as hf:
         task = await hf.submit(PROXY.request)
-        for make in (sse.events, lambda: sse.events(task, heartbeat=0)):
-            with pytest.raises(ConfigurationError):
-                make()
+        with pytest.raises(ConfigurationError):
+            sse.events()
+        with pytest.raises(ConfigurationError):
+            sse.events(task, heartbeat=0)
 
 
 async def test_a_state_before_the_first_look(client: Client) -> None:
