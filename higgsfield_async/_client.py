@@ -153,6 +153,7 @@ class Higgsfield:
         webhook: Webhook | None = None,
         expires_after: int | None = None,
         idempotency_key: str | None = None,
+        resumes: bool = True,
     ) -> GenerationTask:
         """Submits a generation. It costs money once it is accepted.
 
@@ -166,6 +167,8 @@ class Higgsfield:
             expires_after: How long the platform keeps what a `ModelRequest` made, in seconds, 3600 or more.
             idempotency_key: For a `ModelRequest`, the key of an earlier submit, from `SubmissionUnknown.key`: brings
                 back the generation that it made, if it made one. Without it, each submit has a key of its own.
+            resumes: Whether an earlier submit may have used that key: then even a refusal leaves open what became of
+                that one, and is a `SubmissionUnknown`. False for a key of your own that is new.
 
         Raises:
             InvalidRequest: The service does not take it.
@@ -175,7 +178,9 @@ class Higgsfield:
             ConnectionFailed: It was not accepted, and nothing is charged.
             ClientClosed: The client is closed, or was closed before it was sent.
         """
-        options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
+        options = SubmitOptions(
+            webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key, resumes=resumes
+        )
         return await self._submit(request, options, "detach")
 
     async def run(

@@ -64,7 +64,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 # account, its network. The first row that fits counts.
 _ROWS: Mapping[type[HiggsfieldError], tuple[int, str | None]] = {
     InvalidRequest: (422, None),
-    Unsupported: (422, None),
+    Unsupported: (409, None),
     NotFound: (404, "There is no such generation or model."),
     NotCancelable: (409, None),
     InsufficientCredits: (402, "The account's balance does not suffice."),
@@ -93,7 +93,7 @@ _OTHERWISE = 502, "The generation service answered with an error."
 def problem_of(error: HiggsfieldError) -> Problem:
     """The problem document of an error, for a caller who may know what they asked for and what it cost, no more."""
     status, sentence = next((row for kind, row in _ROWS.items() if isinstance(error, kind)), _OTHERWISE)
-    if isinstance(error, WebhookError) or (isinstance(error, InvalidRequest) and error.status == 413):
+    if isinstance(error, WebhookError) or (isinstance(error, InvalidRequest) and error.status in (409, 413)):
         status = error.status or status
     name = type(error).__name__
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

@@ -13,17 +13,22 @@ from msgspec import Meta, Struct
 
 from higgsfield_async._errors import FieldError, InvalidRequest
 
-# Forms of strings, and how a message calls them.
-_URL = r"^https?://[^\s/]\S*$"
+# Forms of strings, and how a message calls them. They stand in JSON schemas too, where a pattern is ECMAScript's: that
+# has another `\s` than Python, whose `$` alone lets a last newline pass.
+_SPACES = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+_END = r"$(?!\n)"
+# What no host may have in it (https://url.spec.whatwg.org/#forbidden-host-code-point); an IPv6 address has brackets.
+_HOST = rf"(\[[0-9a-fA-F:.]+\](:[0-9]{{1,5}})?|[^{_SPACES}/?#\[\]<>^|\\]+)"
+_URL = rf"^https?://{_HOST}([/?#][^{_SPACES}]*)?{_END}"
 # The proxy takes an address, or the picture itself in base64: as a data URI or bare. Forty such characters tell a bare
 # one from a file's name; the rest is not read here, since it may be megabytes.
-_PICTURE = r"^(https?://[^\s/]\S*$|data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{40})"
-_IDENTIFIER = r"^[^\s/]+$"
-_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-_SIZE = r"^[1-9][0-9]*x[1-9][0-9]*$"
-_MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
+_PICTURE = rf"{_URL}|^(data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]{{4}}|[A-Za-z0-9+/]{{40}})"
+_IDENTIFIER = rf"^[^{_SPACES}/]+{_END}"
+_UUID = rf"^[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}{_END}"
+_SIZE = rf"^[1-9][0-9]*x[1-9][0-9]*{_END}"
+_MODEL_ID = rf"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*{_END}"
 # The platform's own rule.
-_IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
+_IDEMPOTENCY_KEY = rf"^[\x21-\x7e]{{1,255}}{_END}"
 _FORMS = {
     _IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters without spaces",
     _URL: "an http(s) address",
@@ -123,7 +128,11 @@ def read_request(kind: type[CheckedT], value: object) -> CheckedT:
     """
     if not isinstance(value, dict):
         raise _refusal(kind, FieldError((), "must be an object", "model_type"))
-    given = cast("dict[str, Any]", value)
+    # To JSON a number is a whole one however it is written.
+    given = {
+        name: int(each) if isinstance(each, float) and each.is_integer() else each
+        for name, each in cast("dict[str, Any]", value).items()
+    }
     known = {field.name: field for field in _fields(kind)}
     wrong = [FieldError((name,), "is no field of it", "extra_forbidden") for name in given if name not in known]
     wrong += [
@@ -148,11 +157,14 @@ def json_schema(kind: Any) -> dict[str, Any]:
         fields = cast("dict[str, object]", part)
         if isinstance(name := fields.get("$ref"), str):
             return inline(definitions[name])
-        # Of a docstring, what the type is; its fields speak for themselves.
-        return {
-            name: each.partition("\n\n")[0] if name == "description" and isinstance(each, str) else inline(each)
-            for name, each in fields.items()
-        }
+        for name, each in fields.items():
+            if name == "description" and isinstance(each, str):
+                fields[name] = each.partition("\n\n")[0]  # of a docstring, what the type is
+            elif name == "pattern" and isinstance(each, str):
+                fields[name] = each.replace(_END, "$")
+            else:
+                fields[name] = inline(each)
+        return fields
 
     return {**inline(schema), **getattr(kind, "rules", {})}
 
@@ -433,7 +445,7 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
     """
 
     shown = frozenset({"model_id"})
-    rules = {"allOf": [{"properties": {"model_id": {"pattern": rf"^(?!({'|'.join(sorted(_RESERVED))})(/|$))"}}}]}
+    rules = {"not": {"properties": {"model_id": {"pattern": rf"^({'|'.join(sorted(_RESERVED))})(/|$)"}}}}
 
     model_id: ModelId
     arguments: Mapping[str, Any]
@@ -493,3 +505,4 @@ class SubmitOptions(_Checked, frozen=True):
     webhook: Webhook | None = None
     expires_after: Annotated[int, Meta(ge=3600)] | None = None
     idempotency_key: Annotated[str, Meta(pattern=_IDEMPOTENCY_KEY)] | None = None
+    resumes: bool = True

@@ -38,7 +38,13 @@ from higgsfield_async._errors import (
     SubmissionUnknown,
 )
 from higgsfield_async._events import Events, seconds_since_seen
-from higgsfield_async._requests import GenerationRequest, ModelRequest, Webhook, json_schema, read_request
+from higgsfield_async._requests import (
+    GenerationRequest,
+    ModelRequest,
+    Webhook,
+    json_schema,
+    read_request,
+)
 from higgsfield_async._task import GenerationTask
 from higgsfield_async.sse import GenerationState, Problem, is_over, problem_of, state_of
 from higgsfield_async.webhooks import unwrap
@@ -229,19 +235,37 @@ def generations_router(  # noqa: C901  # one function for each route
             summary=f"Submit: {words}",
             status_code=202,
             response_class=Response,
-            responses=_answers({202: GenerationState}, 402, 413, 422, 429, 502, 503),
+            responses=_answers({202: GenerationState}, 402, 404, 409, 413, 422, 429, 502, 503),
             openapi_extra={"requestBody": body},
             dependencies=[*dependencies],
         )
         async def submit(
             request: Request,
             hf: Annotated[Higgsfield, Depends(client)],
-            idempotency_key: Annotated[str | None, Header(pattern=_KEY)] = None,
+            idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")] = None,
         ) -> Response:
             raw = await _body(request, LONGEST_BODY)
             task = await submits.submit(hf, _parsed(kind, raw), raw, idempotency_key)
             location = request.url.path.rpartition("/")[0] + "/" + task.ref.short
             return _told(task, 202, {"Location": location})
+
+    # Before what takes any ref: of two routes that a path may mean, the first answers for the methods that it has not.
+    for each in requests:
+        offer(each)
+
+    @router.post(
+        "/webhook",
+        name="webhook",
+        summary="For the service: the end of a generation",
+        status_code=204,
+        response_class=Response,
+        responses=_answers({204: None}, 400, 401, 413, 422, 503),
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _REPORT}}}},
+    )
+    async def receive(request: Request, hf: Annotated[Higgsfield, Depends(client)]) -> Response:
+        raw = await _body(request, LONGEST_WEBHOOK)
+        hf.deliver(unwrap(raw, request.headers, secrets=secrets))
+        return Response(status_code=204)
 
     @router.get(
         "/events",
@@ -307,22 +331,6 @@ def generations_router(  # noqa: C901  # one function for each route
         await task.cancel()
         return _told(task, 202)
 
-    @router.post(
-        "/webhook",
-        name="webhook",
-        summary="For the service: the end of a generation",
-        status_code=204,
-        response_class=Response,
-        responses=_answers({204: None}, 400, 401, 413, 422, 503),
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
-    )
-    async def receive(request: Request, hf: Annotated[Higgsfield, Depends(client)]) -> Response:
-        raw = await _body(request, LONGEST_WEBHOOK)
-        hf.deliver(unwrap(raw, request.headers, secrets=secrets))
-        return Response(status_code=204)
-
-    for each in requests:
-        offer(each)
     return router
 
 
@@ -336,8 +344,6 @@ FRESH = 2.0
 FIRST_LOOK = 5.0
 # So many submits are remembered by their keys, for so many seconds.
 KEYS_AT_MOST, KEYS_KEPT = 10_000, 24 * 3600.0
-# The platform's own rule for an idempotency key.
-_KEY = r"^[\x21-\x7e]{1,255}$"
 _STREAM = "text/event-stream"
 
 
@@ -348,7 +354,7 @@ def _answers(good: dict[int, Any], *bad: int) -> dict[int | str, dict[str, Any]]
         if kind is None:
             answers[status] = {"description": "Nothing more to say"}
         elif kind is _STREAM:
-            answers[status] = {"description": "Events", "content": {_STREAM: {"schema": {"type": "string"}}}}
+            answers[status] = {"description": "Events", "content": {_STREAM: {"schema": _event_schema()}}}
         else:
             schema = json_schema(kind)
             answers[status] = {
@@ -357,6 +363,39 @@ def _answers(good: dict[int, Any], *bad: int) -> dict[int | str, dict[str, Any]]
             }
     told = {"application/problem+json": {"schema": json_schema(Problem)}}
     return answers | {status: {"description": "A problem document", "content": told} for status in sorted({*bad, 500})}
+
+
+def _event_schema() -> dict[str, Any]:
+    told = {"anyOf": [json_schema(GenerationState), json_schema(Problem)]}
+    fields = {
+        "id": {"type": "string"},
+        "event": {"enum": ["message", "problem"]},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": told},
+    }
+    return {"type": "object", "properties": fields, "required": ["id", "data"]}
+
+
+# The three forms that the platform's reports have had.
+_REPORT = {
+    "type": "object",
+    "anyOf": [
+        {
+            "properties": {
+                "request_id": {"type": "string", "minLength": 1},
+                "status": {"type": "string", "minLength": 1},
+            },
+            "required": ["request_id", "status"],
+        },
+        {
+            "properties": {
+                "request_id": False,
+                "id": {"type": "string", "minLength": 1},
+                "jobs": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+            },
+            "required": ["id", "jobs"],
+        },
+    ],
+}
 
 
 def _told(task: GenerationTask, status: int, headers: dict[str, str] | None = None) -> Response:
@@ -438,27 +477,32 @@ class _Submits:
             self._known.popitem(last=False)
         fingerprint = hashlib.blake2b(type(request).__name__.encode() + raw).digest()
         known = self._known.get(key)
-        if known is None:
-            keyed = key if isinstance(request, ModelRequest) else None
+        if known is not None and known[1] != fingerprint:
+            error = FieldError(("header", "Idempotency-Key"), "was used with another request", "value_error")
+            raise InvalidRequest(f"{error}.", errors=(error,), status=409)
+        keyed = key if isinstance(request, ModelRequest) else None
+        resumes = known is not None and keyed is not None and _is_lost(known[2])
+        if known is None or resumes:
             submitting = asyncio.create_task(
-                hf.submit(request, webhook=webhook, idempotency_key=keyed), name="higgsfield_async.keyed_submit"
+                hf.submit(request, webhook=webhook, idempotency_key=keyed, resumes=resumes),
+                name="higgsfield_async.keyed_submit",
             )
             known = self._known[key] = now + KEYS_KEPT, fingerprint, submitting
-            submitting.add_done_callback(lambda done: self._done(key, keyed, done))
-        if known[1] != fingerprint:
-            error = FieldError(("header", "Idempotency-Key"), "was used with another request", "value_error")
-            raise InvalidRequest(f"{error}.", errors=(error,))
+            submitting.add_done_callback(lambda done: self._done(key, done))
         try:
             return await asyncio.shield(known[2])
         except asyncio.CancelledError:
             known[2].add_done_callback(_left_behind)
             raise
 
-    def _done(self, key: str, keyed: str | None, submitting: asyncio.Task[GenerationTask]) -> None:
-        error = None if submitting.cancelled() else submitting.exception()
-        # What was not accepted may be tried again; so may what the service itself knows the key of.
-        if submitting.cancelled() or (error is not None and (keyed or not isinstance(error, SubmissionUnknown))):
+    def _done(self, key: str, submitting: asyncio.Task[GenerationTask]) -> None:
+        # What was not accepted may be tried again.
+        if submitting.cancelled() or (submitting.exception() is not None and not _is_lost(submitting)):
             self._known.pop(key, None)
+
+
+def _is_lost(submitting: asyncio.Task[GenerationTask]) -> bool:
+    return submitting.done() and not submitting.cancelled() and isinstance(submitting.exception(), SubmissionUnknown)
 
 
 def _left_behind(submitting: asyncio.Task[GenerationTask]) -> None:

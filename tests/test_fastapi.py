@@ -333,7 +333,7 @@ async def test_the_same_key_gives_the_same_generation(client: Make, sandbox: San
         assert len(sandbox.generations) == 1
         other = {"prompt": "something else"}
         status, document = await call("POST", "/generations/keyframes", json=other, headers={"Idempotency-Key": "k"})
-        assert (status, document["errors"][0]["loc"]) == (422, ["header", "Idempotency-Key"])
+        assert (status, document["errors"][0]["loc"]) == (409, ["header", "Idempotency-Key"])
         assert (await call.submit(surface, **{"Idempotency-Key": "l"}))[0] == 202
         assert len(sandbox.generations) == 2
 
@@ -513,7 +513,7 @@ async def test_cancel(call: Caller, sandbox: Sandbox) -> None:
     assert (status, document["error"]) == (409, "NotCancelable")
     _, v1 = await call.submit(V1)
     status, document = await call("POST", f"/generations/{v1['ref']}/cancel")
-    assert (status, document["error"]) == (422, "Unsupported")
+    assert (status, document["error"]) == (409, "Unsupported")
 
 
 # Events
@@ -648,7 +648,7 @@ JOB_SET = JobSet(id="the-id", jobs=(Job(id="j", status=JobStatus.FAILED, raw_sta
 ERRORS: list[tuple[HiggsfieldError, int, bool]] = [
     (InvalidRequest("Keyframes.prompt: is required"), 422, True),
     (InvalidRequest("too long", status=413), 413, True),
-    (Unsupported("The proxy cannot cancel."), 422, True),
+    (Unsupported("The proxy cannot cancel."), 409, True),
     (NotFound(INSIDE, status=404), 404, False),
     (NotCancelable("Too late.", status=400), 409, True),
     (InsufficientCredits(INSIDE, status=403), 402, False),

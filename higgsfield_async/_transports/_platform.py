@@ -384,7 +384,8 @@ class PlatformTransport:
             raise error_from(response, "submit", private=private)
 
         http = self._v2("POST", path, msgspec.json.encode(request.arguments), headers)
-        return Call("submit", http, decode, submits=True, key=key, resumed=options.idempotency_key is not None)
+        resumed = options.idempotency_key is not None and options.resumes
+        return Call("submit", http, decode, submits=True, key=key, resumed=resumed)
 
     def poll(self, ref: TaskRef) -> Call[JobSet]:
         v1 = _is_v1(ref)
