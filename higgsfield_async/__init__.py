@@ -5,6 +5,7 @@ import msgspec
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._domain import (
     AvatarPreset,
+    Estimate,
     Job,
     JobSet,
     JobStatus,
@@ -73,6 +74,7 @@ __all__ = [
     "DopMotion",
     "DopVideo",
     "DownloadError",
+    "Estimate",
     "FieldError",
     "GenerationCanceled",
     "GenerationError",

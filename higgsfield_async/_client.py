@@ -20,7 +20,18 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from higgsfield_async._catalogue import ListedT, walk
-from higgsfield_async._domain import AvatarPreset, JobSet, JobStatus, Motion, Page, SoulStyle, Sound, TaskRef, Voice
+from higgsfield_async._domain import (
+    AvatarPreset,
+    Estimate,
+    JobSet,
+    JobStatus,
+    Motion,
+    Page,
+    SoulStyle,
+    Sound,
+    TaskRef,
+    Voice,
+)
 from higgsfield_async._errors import (
     ClientClosed,
     ConfigurationError,
@@ -392,6 +403,24 @@ class Higgsfield:
             done=done,
             failed=tracker.ends.total() - done,
         )
+
+    async def estimate(self, request: GenerationRequest) -> Estimate:
+        """What a generation will cost, before it is submitted. This itself costs nothing, however often it is asked.
+
+        The platform is asked, and says it of a `ModelRequest` alone. For the proxy it is the published price, and
+        nothing is sent.
+
+        Args:
+            request: What would be made.
+
+        Raises:
+            InvalidRequest: The service does not take it.
+            Unsupported: This service cannot make it, or says no price for it.
+            HiggsfieldError: The platform could not be asked.
+        """
+        known = self._transport.estimate(checked_request(request))
+        engine = self._opened().engine
+        return known if isinstance(known, Estimate) else await engine.send(known)
 
     def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
         """The motions of either service.

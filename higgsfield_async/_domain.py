@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -198,6 +199,24 @@ class TaskRef(msgspec.Struct, frozen=True, kw_only=True):
         except (msgspec.DecodeError, UnicodeError, TypeError) as error:
             msg = f"This is not a TaskRef's JSON: {error}."
             raise ConfigurationError(msg) from None
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a generation will cost, as far as it can be known before it is submitted.
+
+    Attributes:
+        points: In the proxy's points.
+        credits: In the platform's credits.
+        usd: The same in dollars.
+        text: What the service says instead of a number, word for word.
+        source: Where this comes from: the address that was asked, or the page that states it and when it was read.
+    """
+
+    points: Decimal | None = None
+    credits: Decimal | None = None
+    usd: Decimal | None = None
+    text: str | None = None
+    source: str
 
 
 class Motion(msgspec.Struct, frozen=True, kw_only=True):

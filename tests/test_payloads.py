@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +23,7 @@ from higgsfield_async import (
     AvatarPreset,
     DopMotion,
     DopVideo,
+    Estimate,
     HiggsfieldError,
     ImageToVideo,
     InsufficientCredits,
@@ -333,13 +335,28 @@ def test_catalogues(name: str) -> None:
     assert (page.items, page.total, page.cursor) == ((item,), total, cursor)
 
 
+ESTIMATE = PLATFORM.estimate(V2.request)
+ESTIMATES = {
+    "v2_estimate.docs-2026-08.json": (Decimal("1.5"), Decimal("0.094")),
+    "v2_estimate_soul_v2.REAL-2026-09-17.json": (Decimal("0.05"), Decimal("0.004")),
+}
+
+
+@recordings
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_estimates(name: str) -> None:
+    price = ESTIMATE.decode(load(name))
+    assert isinstance(price, Estimate)
+    assert (price.credits, price.usd) == ESTIMATES[name]
+    assert (price.points, price.text) == (None, None)
+
+
 # Answers of operations that this SDK does not have, requests, schemas, catalogues and deliveries: no answers to read.
 OTHER = (
     "agent_",
     "models_from_",
     "openapi_",
     "v1_custom_reference_",
-    "v2_estimate",
     "v2_generate_upload_url",
     "webhook_",
 )
@@ -349,7 +366,7 @@ OTHER = (
 def test_no_recorded_answer_is_left_out() -> None:
     there = {path.name for path in PAYLOADS.iterdir() if "request" not in path.name.split(".")[0].split("_")[-2:]}
     there -= {name for name in there if name.startswith(OTHER) or "_schema" in name or "_request" in name}
-    read = {*JOB_SETS, *WEB_JOBS, *ERRORS, *LISTINGS, "proxy_web_enqueue_response.json"}
+    read = {*JOB_SETS, *WEB_JOBS, *ERRORS, *LISTINGS, *ESTIMATES, "proxy_web_enqueue_response.json"}
     assert there - read == set()
 
 

@@ -19,6 +19,7 @@ from higgsfield_async import (
     ConfigurationError,
     DopMotion,
     DopVideo,
+    Estimate,
     GenerationRequest,
     HiggsfieldError,
     ImageToVideo,
@@ -89,6 +90,7 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "v1 submit": lambda: PLATFORM.submit(V1.request, OPTIONS),
     "v1 poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/text2image/keyframes")),
     "v2 submit": lambda: PLATFORM.submit(V2.request, OPTIONS),
+    "v2 estimate": lambda: PLATFORM.estimate(V2.request),
     "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
@@ -135,6 +137,9 @@ answers = st.fixed_dictionaries(
         "code": anything,
         "message": anything,
         "data": anything,
+        "credits": st.decimals().map(str) | anything,
+        "usd": st.floats() | anything,
+        "pricing_description": anything,
     },
 )
 bodies = (
@@ -156,6 +161,7 @@ headers = st.dictionaries(
 @example(status=200, headers={}, body=b"[" * 100_000)
 @example(status=500, headers={}, body=b"[" * 100_000)
 @example(status=200, headers={}, body=b'{"id":"\xff","jobs":[]}')
+@example(status=200, headers={}, body=b'{"credits":"NaN","usd":' + b"9" * 4000 + b"}")
 def test_any_answer_is_a_value_or_one_of_our_errors(
     name: str, status: int, headers: dict[str, str], body: bytes
 ) -> None:
@@ -173,6 +179,9 @@ def test_any_answer_is_a_value_or_one_of_our_errors(
             break
         call = found
     assert 200 <= status < 300
+    if isinstance(found, Estimate):
+        assert found.text or found.credits is not None or found.usd is not None
+        assert all(amount is None or (amount.is_finite() and amount >= 0) for amount in (found.credits, found.usd))
     if isinstance(found, JobSet):
         assert found.id
         assert isinstance(found.status, JobStatus)

@@ -7,7 +7,7 @@ import re
 from typing import ClassVar, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-from higgsfield_async._domain import JobSet, Page, TaskRef
+from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef
 from higgsfield_async._errors import ConfigurationError, FieldError, InvalidRequest
 from higgsfield_async._http import Call
 from higgsfield_async._requests import GenerationRequest, SubmitOptions
@@ -47,6 +47,10 @@ class Transport(Protocol):
 
     def submit(self, request: GenerationRequest, options: SubmitOptions) -> Call[JobSet]:
         """Submits a generation: the one call that costs money."""
+        ...
+
+    def estimate(self, request: GenerationRequest) -> Call[Estimate] | Estimate:
+        """What a generation will cost: asked for, or known without asking."""
         ...
 
     def poll(self, ref: TaskRef) -> Call[JobSet]:
