@@ -14,6 +14,7 @@ from higgsfield_async._domain import (
     SoulStyle,
     Sound,
     TaskRef,
+    Upload,
     Voice,
 )
 from higgsfield_async._errors import (
@@ -39,6 +40,7 @@ from higgsfield_async._errors import (
     ServiceUnavailable,
     SubmissionUnknown,
     Unsupported,
+    UploadError,
     WaitTimeout,
 )
 from higgsfield_async._fanout import Outcome, Outcomes, Stats
@@ -117,6 +119,8 @@ __all__ = [
     "TaskRef",
     "Transport",
     "Unsupported",
+    "Upload",
+    "UploadError",
     "Voice",
     "WaitTimeout",
     "Webhook",

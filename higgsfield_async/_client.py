@@ -20,6 +20,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from higgsfield_async._catalogue import ListedT, walk
+from higgsfield_async._content import content_of
 from higgsfield_async._domain import (
     AvatarPreset,
     Estimate,
@@ -30,6 +31,7 @@ from higgsfield_async._domain import (
     SoulStyle,
     Sound,
     TaskRef,
+    Upload,
     Voice,
 )
 from higgsfield_async._errors import (
@@ -421,6 +423,30 @@ class Higgsfield:
         known = self._transport.estimate(checked_request(request))
         engine = self._opened().engine
         return known if isinstance(known, Estimate) else await engine.send(known)
+
+    async def upload(self, content: bytes | os.PathLike[str], *, content_type: str | None = None) -> Upload:
+        """Uploads a file for requests to use: on the platform.
+
+        It goes to the platform's storage, which is another host: no key is sent there.
+
+        Args:
+            content: All of it, or where it lies. A file is read as it is sent, piece by piece.
+            content_type: `image/jpeg`, `image/png`, `image/webp`, `image/gif`, `audio/wav` or `video/mp4`; what its
+                first bytes tell when not given.
+
+        Returns:
+            Where it lies, and until when: the platform keeps it for 7 days.
+
+        Raises:
+            InvalidRequest: It is empty, cannot be read, or is of a type that the platform does not take.
+            Unsupported: The proxy takes no uploads.
+            UploadError: It could not be put there, or was changed on the way.
+            HiggsfieldError: The platform would not take it.
+        """
+        engine = self._opened().engine
+        looked_at = await content_of(content)
+        call = self._transport.upload(looked_at.head, looked_at.size, content_type)
+        return await engine.upload(call, looked_at)
 
     def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
         """The motions of either service.

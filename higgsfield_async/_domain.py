@@ -219,6 +219,27 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was uploaded.
+
+    Attributes:
+        url: Where it lies: what a request takes for the address of an image, of audio or of a video. It is shown
+            without its query.
+        content_type: Its type, such as `image/png`.
+        size: How many bytes it has.
+        expires_at: When the service will delete it, or None where it does not say.
+    """
+
+    url: str
+    content_type: str
+    size: int
+    expires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        url = without_query(self.url)
+        return f"Upload({url!r}, content_type={self.content_type!r}, size={self.size}, expires_at={self.expires_at!r})"
+
+
 class Motion(msgspec.Struct, frozen=True, kw_only=True):
     """A camera motion or effect: its `id` is the `motion_id` of `ImageToVideo` and of `DopVideo`'s motions."""
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef
 from higgsfield_async._errors import ConfigurationError, FieldError, InvalidRequest
-from higgsfield_async._http import Call
+from higgsfield_async._http import Call, Grant
 from higgsfield_async._requests import GenerationRequest, SubmitOptions
 
 T = TypeVar("T")
@@ -63,6 +63,10 @@ class Transport(Protocol):
 
     def delete(self, ref: TaskRef) -> Call[None]:
         """Deletes what a finished generation made."""
+        ...
+
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+        """Asks for leave to upload a file that begins with these bytes."""
         ...
 
     def catalogue(

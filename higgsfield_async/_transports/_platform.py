@@ -25,7 +25,7 @@ from higgsfield_async._errors import (
     NotCancelable,
     Unsupported,
 )
-from higgsfield_async._http import Call, HttpRequest, HttpResponse
+from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
 from higgsfield_async._requests import (
     DopVideo,
     GenerationRequest,
@@ -49,6 +49,7 @@ from higgsfield_async._transports._answers import (
 )
 from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
 from higgsfield_async._transports._job_sets import JobSets
+from higgsfield_async._transports._uploads import checked_content_type, read_grant
 
 T = TypeVar("T")
 
@@ -461,6 +462,18 @@ class PlatformTransport:
                 raise error_from(response, name, private=self._secrets)
 
         return Call(name, self._v2("DELETE", f"/requests/{path_part(ref.id)}"), decode)
+
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+        checked = checked_content_type(head, size, content_type)
+        name = "the request for an upload"
+
+        def decode(response: HttpResponse) -> Grant:
+            if 200 <= response.status < 300:
+                return read_grant(response, name, checked, size)
+            raise error_from(response, name, private=self._secrets)
+
+        http = self._v2("POST", "/files/generate-upload-url", msgspec.json.encode({"content_type": checked}))
+        return Call(name, http, decode)
 
     def catalogue(
         self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int

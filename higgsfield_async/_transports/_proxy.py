@@ -29,7 +29,7 @@ from higgsfield_async._errors import (
     ServiceUnavailable,
     Unsupported,
 )
-from higgsfield_async._http import Call, HttpRequest, HttpResponse
+from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
 from higgsfield_async._requests import Ad, GenerationRequest, ImageToVideo, Speech, SubmitOptions
 from higgsfield_async._transports._answers import (
     Complaint,
@@ -295,6 +295,10 @@ class ProxyTransport:
     def delete(self, ref: TaskRef) -> Call[None]:
         msg = f"The proxy cannot delete what generation {ref.id} made."
         raise Unsupported(msg, ref=ref, charged="unknown")
+
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+        msg = "The proxy takes no uploads: an image may stand in the request itself, as base64."
+        raise Unsupported(msg)
 
     def catalogue(
         self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
