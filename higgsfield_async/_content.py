@@ -7,7 +7,7 @@ import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import anyio.to_thread
 
@@ -97,7 +97,7 @@ async def content_of(value: object) -> Content:
         return Content(value[:_HEAD], len(value), value)
     if not isinstance(value, os.PathLike):
         raise _refused(f"must be bytes or a pathlib.Path, not {type(value).__name__}")
-    path = Path(os.fsdecode(value))
+    path = Path(os.fsdecode(cast("os.PathLike[str]", value)))
     try:
         head, mark = await anyio.to_thread.run_sync(_look, path)
     except (OSError, ValueError) as error:
