@@ -435,7 +435,7 @@ class Higgsfield:
                 first bytes tell when not given.
 
         Returns:
-            Where it lies, and until when: the platform keeps it for 7 days.
+            Where it lies, and until when; the platform keeps it for 7 days.
 
         Raises:
             InvalidRequest: It is empty, cannot be read, or is of a type that the platform does not take.
