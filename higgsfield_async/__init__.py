@@ -5,6 +5,7 @@ import msgspec
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._domain import (
     AvatarPreset,
+    Estimate,
     Job,
     JobSet,
     JobStatus,
@@ -13,6 +14,7 @@ from higgsfield_async._domain import (
     SoulStyle,
     Sound,
     TaskRef,
+    Upload,
     Voice,
 )
 from higgsfield_async._errors import (
@@ -38,6 +40,7 @@ from higgsfield_async._errors import (
     ServiceUnavailable,
     SubmissionUnknown,
     Unsupported,
+    UploadError,
     WaitTimeout,
     WebhookError,
 )
@@ -74,6 +77,7 @@ __all__ = [
     "DopMotion",
     "DopVideo",
     "DownloadError",
+    "Estimate",
     "FieldError",
     "GenerationCanceled",
     "GenerationError",
@@ -116,6 +120,8 @@ __all__ = [
     "TaskRef",
     "Transport",
     "Unsupported",
+    "Upload",
+    "UploadError",
     "Voice",
     "WaitTimeout",
     "Webhook",

@@ -20,7 +20,20 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from higgsfield_async._catalogue import ListedT, walk
-from higgsfield_async._domain import AvatarPreset, JobSet, JobStatus, Motion, Page, SoulStyle, Sound, TaskRef, Voice
+from higgsfield_async._content import content_of
+from higgsfield_async._domain import (
+    AvatarPreset,
+    Estimate,
+    JobSet,
+    JobStatus,
+    Motion,
+    Page,
+    SoulStyle,
+    Sound,
+    TaskRef,
+    Upload,
+    Voice,
+)
 from higgsfield_async._errors import (
     ClientClosed,
     ConfigurationError,
@@ -419,6 +432,48 @@ class Higgsfield:
             done=done,
             failed=tracker.ends.total() - done,
         )
+
+    async def estimate(self, request: GenerationRequest) -> Estimate:
+        """What a generation will cost, before it is submitted. This itself costs nothing, however often it is asked.
+
+        The platform is asked, and says it of a `ModelRequest` alone. For the proxy it is the published price, and
+        nothing is sent.
+
+        Args:
+            request: What would be made.
+
+        Raises:
+            InvalidRequest: The service does not take it.
+            Unsupported: This service cannot make it, or says no price for it.
+            HiggsfieldError: The platform could not be asked.
+        """
+        known = self._transport.estimate(checked_request(request))
+        engine = self._opened().engine
+        return known if isinstance(known, Estimate) else await engine.send(known)
+
+    async def upload(self, content: bytes | os.PathLike[str], *, content_type: str | None = None) -> Upload:
+        """Uploads a file for requests to use: on the platform.
+
+        It goes to the platform's storage, which is another host: no key is sent there.
+
+        Args:
+            content: All of it, or where it lies. A file is read as it is sent, piece by piece.
+            content_type: `image/jpeg`, `image/png`, `image/webp`, `image/gif`, `audio/wav` or `video/mp4`; what its
+                first bytes tell when not given.
+
+        Returns:
+            Where it lies, and until when; the platform keeps it for 7 days.
+
+        Raises:
+            InvalidRequest: It is empty, cannot be read, or is of a type that the platform does not take.
+            Unsupported: The proxy takes no uploads.
+            UploadError: It could not be put there, or was changed on the way.
+            HiggsfieldError: The platform would not take it.
+        """
+        engine = self._opened().engine
+        looked_at = await content_of(content)
+        call = self._transport.upload(looked_at.head, looked_at.size, content_type)
+        return await engine.upload(call, looked_at)
 
     def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
         """The motions of either service.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -278,6 +279,45 @@ class SoulStyle(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     preview_url: str | None = None
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a generation will cost, as far as it can be known before it is submitted.
+
+    Attributes:
+        points: In the proxy's points.
+        credits: In the platform's credits.
+        usd: The same in dollars.
+        text: What the service says instead of a number, word for word.
+        source: Where this comes from: the address that was asked, or the page that states it and when it was read.
+    """
+
+    points: Decimal | None = None
+    credits: Decimal | None = None
+    usd: Decimal | None = None
+    text: str | None = None
+    source: str
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was uploaded.
+
+    Attributes:
+        url: Where it lies: what a request takes for the address of an image, of audio or of a video. It is shown
+            without its query.
+        content_type: Its type, such as `image/png`.
+        size: How many bytes it has.
+        expires_at: When the service will delete it, or None where it does not say.
+    """
+
+    url: str
+    content_type: str
+    size: int
+    expires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        url = without_query(self.url)
+        return f"Upload({url!r}, content_type={self.content_type!r}, size={self.size}, expires_at={self.expires_at!r})"
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ import anyio
 import backoff
 from yarl import URL
 
-from higgsfield_async._domain import without_query
+from higgsfield_async._content import Content
+from higgsfield_async._domain import Upload, without_query
 from higgsfield_async._errors import (
     ClientClosed,
     ConnectionFailed,
@@ -24,8 +25,9 @@ from higgsfield_async._errors import (
     HiggsfieldError,
     MalformedResponse,
     RateLimited,
+    UploadError,
 )
-from higgsfield_async._http import Call, HttpResponse, Ticket
+from higgsfield_async._http import Call, Grant, HttpResponse, Ticket
 from higgsfield_async._limits import Limits
 from higgsfield_async._pace import Lane, Pace
 from higgsfield_async._retry import RetryPolicy, may_repeat
@@ -289,6 +291,53 @@ class HttpEngine:
         ):
             async for chunk in response.content.iter_chunked(_CHUNK):
                 await file.write(chunk)
+
+    async def upload(self, call: Call[Grant], content: Content) -> Upload:
+        """Puts a file where the service gives leave to, and again from the start, with new leave, where that may help.
+
+        Raises:
+            UploadError: It could not be put there.
+            HiggsfieldError: There was no leave.
+        """
+
+        async def attempt() -> Upload:
+            return await self._put(await self.send(call), content)
+
+        return await self._retrying(attempt, lambda error, _: not (isinstance(error, UploadError) and error.transient))
+
+    async def _put(self, grant: Grant, content: Content) -> Upload:
+        request = grant.request
+        # As it is: every character of it is signed.
+        url = URL(request.url, encoded=True)
+        pieces = content.pieces()
+        # Files share a lane, whichever way they go: however many there are, the polls have room.
+        era = await self.pace.enter("download")
+        try:
+            with anyio.move_on_after(self._limits.upload):
+                async with self._session.put(
+                    url,
+                    data=pieces,
+                    # Without its length, it would go out in chunks, which the storage does not take.
+                    headers={"User-Agent": USER_AGENT, **request.headers, "Content-Length": str(content.size)},
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=self._fetching,
+                ) as response:
+                    body = await self._read(response, "the upload")
+                    answer = HttpResponse(response.status, response.headers, body, time.time())
+                return grant.decode(answer)
+            msg = f"The upload to {url.host} was not done within {self._limits.upload:g} s."
+            failure: HiggsfieldError = UploadError(msg, transient=True)
+        except HiggsfieldError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as in `exchange`
+            failure = pieces.failure or self._explain(error, "the upload", url)
+        finally:
+            self.pace.leave("download", era)
+        if isinstance(failure, (ClientClosed, UploadError)):
+            raise failure
+        # Without its cause: aiohttp names the whole address in it, signature and all.
+        raise UploadError(str(failure), transient=failure.transient)
 
 
 # What can break on the way to an answer; the first row that matches counts. `refused`: nothing can have arrived.

@@ -22,6 +22,7 @@
     │  └─ GenerationCanceled
     ├─ WaitTimeout                      the deadline of a wait has passed; the generation goes on (a TimeoutError)
     ├─ DownloadError                    a result could not be fetched or written
+    ├─ UploadError                      a file could not be read or put where the service takes it
     └─ WebhookError                     a webhook that cannot be read, or that does not prove where it is from
 
 Every error pickles, with its `ref`. No message holds a key, a prompt or the query of an address.
@@ -324,6 +325,18 @@ class WaitTimeout(HiggsfieldError, TimeoutError):
 
 class DownloadError(HiggsfieldError):
     """A result could not be fetched or written.
+
+    Attributes:
+        status: The HTTP status of the answer, or None.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, **common: Unpack[Common]) -> None:
+        super().__init__(message, **common)
+        self.status = status
+
+
+class UploadError(HiggsfieldError):
+    """A file could not be read, or could not be put where the service takes it.
 
     Attributes:
         status: The HTTP status of the answer, or None.

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 
 from msgspec import Struct
 
-from higgsfield_async._domain import without_query
+from higgsfield_async._domain import Upload, without_query
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 class HttpRequest(Struct, frozen=True, gc=False):
     """What is sent. Headers hold keys, and bodies prompts: neither is shown."""
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     url: str
     headers: Mapping[str, str]
     body: bytes | None = None
@@ -54,12 +54,18 @@ class HttpResponse(Struct, frozen=True, gc=False):
             return float(value)
         if not value:
             return None
-        from email.utils import parsedate_to_datetime
+        when = moment(value)
+        return None if when is None else max(0.0, when - self.now)
 
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - self.now)
-        except (ValueError, OverflowError, OSError):
-            return None
+
+def moment(date: str) -> float | None:
+    """A date as HTTP writes it, in seconds since the epoch, or None where it is none."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 _SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
@@ -92,6 +98,21 @@ class Call(Struct, Generic[T], frozen=True):
 
     def __repr__(self) -> str:
         return f"Call({self.name!r}, {self.request!r})"
+
+
+class Grant(Struct, frozen=True):
+    """Leave to put one file somewhere. It is another host: no key of ours goes there.
+
+    Attributes:
+        request: What to send, with the file for a body.
+        decode: Reads the answer.
+    """
+
+    request: HttpRequest
+    decode: Callable[[HttpResponse], Upload]
+
+    def __repr__(self) -> str:
+        return f"Grant({self.request!r})"
 
 
 # How much longer than its caller waits a submit is tried that may have been accepted, in seconds: a limit may keep it

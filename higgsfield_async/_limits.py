@@ -21,13 +21,14 @@ class Limits(Struct, frozen=True, kw_only=True):
         requests_per_second: How many requests may be sent in a second, downloads aside; None for no limit.
         burst: How many of them may be sent at once after a pause.
         max_connections: How many exchanges are under way at once: up to half of them submits, and up to a quarter
-            downloads, so that neither holds up the polls.
+            files on their way here or there, so that neither holds up the polls.
         patience: How long a submit may be kept waiting by limits, ours or the service's, before it fails as
             `RateLimited` with nothing charged, in seconds. Without end by default: what is limited waits.
         connect: How long a connection may take to be made, in seconds, TLS included.
         first_byte: How long the service may be silent after that, in seconds.
         read: How long the rest of an answer may take, in seconds.
         download: How long one result may take to be fetched, in seconds.
+        upload: How long one file may take to be sent, in seconds.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -42,6 +43,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     first_byte: float = 90.0
     read: float = 60.0
     download: float = 600.0
+    upload: float = 600.0
 
     def __post_init__(self) -> None:
         counts = (self.burst, self.max_connections, 1 if self.max_active is None else self.max_active)
@@ -49,6 +51,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             msg = "Limits needs whole numbers >= 1 for max_active, burst and max_connections, and patience >= 0."
             raise ConfigurationError(msg)
         rate = 1.0 if self.requests_per_second is None else self.requests_per_second
-        if not all(0 < each < math.inf for each in (rate, self.connect, self.first_byte, self.read, self.download)):
+        times = (self.connect, self.first_byte, self.read, self.download, self.upload)
+        if not all(0 < each < math.inf for each in (rate, *times)):
             msg = "The times of Limits, and its requests_per_second, must be greater than zero, and none without end."
             raise ConfigurationError(msg)

@@ -22,7 +22,7 @@ MODULES = {
 LEVELS = {
     0: ["_errors", "_domain", "_http"],
     1: ["_requests", "_retry", "_polling", "_durations", "_limits", "_problems", "_transports", "_webhooks"],
-    2: ["_engine", "_pace"],
+    2: ["_content", "_engine", "_pace"],
     3: ["_catalogue", "_events", "_fanout", "_task", "_tracker"],
     4: ["_client"],
     5: ["", "fastapi", "sse", "webhooks"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +23,7 @@ from higgsfield_async import (
     AvatarPreset,
     DopMotion,
     DopVideo,
+    Estimate,
     HiggsfieldError,
     ImageToVideo,
     InsufficientCredits,
@@ -45,7 +47,7 @@ from higgsfield_async import (
     Webhook,
 )
 from higgsfield_async._domain import Page
-from higgsfield_async._http import Call, HttpResponse
+from higgsfield_async._http import Call, Grant, HttpResponse
 from higgsfield_async._requests import SubmitOptions
 from higgsfield_async._transports import _job_sets, _platform
 from surfaces import PROXY, V1, V2
@@ -333,14 +335,46 @@ def test_catalogues(name: str) -> None:
     assert (page.items, page.total, page.cursor) == ((item,), total, cursor)
 
 
+ESTIMATE = PLATFORM.estimate(V2.request)
+ESTIMATES = {
+    "v2_estimate.docs-2026-08.json": (Decimal("1.5"), Decimal("0.094")),
+    "v2_estimate_soul_v2.REAL-2026-09-17.json": (Decimal("0.05"), Decimal("0.004")),
+}
+
+
+@recordings
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_estimates(name: str) -> None:
+    price = ESTIMATE.decode(load(name))
+    assert isinstance(price, Estimate)
+    assert (price.credits, price.usd) == ESTIMATES[name]
+    assert (price.points, price.text) == (None, None)
+
+
+GRANT = "v2_generate_upload_url_response.docs-2026-08.json"
+
+
+@recordings
+def test_leave_to_upload() -> None:
+    ask = PLATFORM.upload(b"\xff\xd8\xff", 3, None)
+    assert ask.request.body == msgspec.json.encode(
+        json.loads((PAYLOADS / "v2_generate_upload_url_request.json").read_bytes())
+    )
+    grant = ask.decode(load(GRANT))
+    assert isinstance(grant, Grant)
+    assert grant.request.url == "https://storage.example.com/presigned-upload-url"
+    assert grant.request.headers == {"Content-Type": "image/jpeg", "x-amz-tagging": "retention=temporary"}
+    stored = grant.decode(HttpResponse(200, {}, b""))
+    assert (stored.url, stored.content_type) == ("https://cdn.example.com/input/example.jpeg", "image/jpeg")
+
+
 # Answers of operations that this SDK does not have, requests, schemas, catalogues and deliveries: no answers to read.
 OTHER = (
     "agent_",
     "models_from_",
     "openapi_",
     "v1_custom_reference_",
-    "v2_estimate",
-    "v2_generate_upload_url",
+    "v2_generate_upload_url_response_keys",
     "webhook_",
 )
 
@@ -349,7 +383,15 @@ OTHER = (
 def test_no_recorded_answer_is_left_out() -> None:
     there = {path.name for path in PAYLOADS.iterdir() if "request" not in path.name.split(".")[0].split("_")[-2:]}
     there -= {name for name in there if name.startswith(OTHER) or "_schema" in name or "_request" in name}
-    read = {*JOB_SETS, *WEB_JOBS, *ERRORS, *LISTINGS, "proxy_web_enqueue_response.json"}
+    read = {
+        *JOB_SETS,
+        *WEB_JOBS,
+        *ERRORS,
+        *LISTINGS,
+        *ESTIMATES,
+        "proxy_web_enqueue_response.json",
+        "v2_generate_upload_url_response.docs-2026-08.json",
+    }
     assert there - read == set()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from higgsfield_async import (
     ConfigurationError,
     DopMotion,
     DopVideo,
+    Estimate,
     GenerationRequest,
     HiggsfieldError,
     ImageToVideo,
@@ -46,9 +48,10 @@ from higgsfield_async import (
     TaskRef,
     Transport,
     Unsupported,
+    UploadError,
     Voice,
 )
-from higgsfield_async._http import Call, HttpResponse
+from higgsfield_async._http import Call, Grant, HttpResponse
 from higgsfield_async._requests import SubmitOptions
 from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2
 
@@ -89,8 +92,10 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "v1 submit": lambda: PLATFORM.submit(V1.request, OPTIONS),
     "v1 poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/text2image/keyframes")),
     "v2 submit": lambda: PLATFORM.submit(V2.request, OPTIONS),
+    "v2 estimate": lambda: PLATFORM.estimate(V2.request),
     "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
+    "v2 upload": lambda: PLATFORM.upload(b"\x89PNG\r\n\x1a\n", 8, None),
     "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "platform motions": lambda: listing(PLATFORM, Motion),
     "platform styles": lambda: listing(PLATFORM, SoulStyle),
@@ -135,6 +140,13 @@ answers = st.fixed_dictionaries(
         "code": anything,
         "message": anything,
         "data": anything,
+        "credits": st.decimals().map(str) | anything,
+        "usd": st.floats() | anything,
+        "pricing_description": anything,
+        "public_url": st.just("https://cdn.example.com/a.png") | anything,
+        "upload_url": st.just("https://storage.example.com/a?X-Amz-Signature=TOPSECRET") | anything,
+        "content_type": anything,
+        "upload_headers": st.dictionaries(st.text(max_size=8), st.text(max_size=8)) | anything,
     },
 )
 bodies = (
@@ -156,6 +168,7 @@ headers = st.dictionaries(
 @example(status=200, headers={}, body=b"[" * 100_000)
 @example(status=500, headers={}, body=b"[" * 100_000)
 @example(status=200, headers={}, body=b'{"id":"\xff","jobs":[]}')
+@example(status=200, headers={}, body=b'{"credits":"NaN","usd":' + b"9" * 4000 + b"}")
 def test_any_answer_is_a_value_or_one_of_our_errors(
     name: str, status: int, headers: dict[str, str], body: bytes
 ) -> None:
@@ -173,6 +186,14 @@ def test_any_answer_is_a_value_or_one_of_our_errors(
             break
         call = found
     assert 200 <= status < 300
+    if isinstance(found, Estimate):
+        assert found.text or found.credits is not None or found.usd is not None
+        assert all(amount is None or (amount.is_finite() and amount >= 0) for amount in (found.credits, found.usd))
+    if isinstance(found, Grant):
+        assert found.request.method == "PUT"
+        assert "TOPSECRET" not in repr(found)
+        with contextlib.suppress(UploadError):
+            assert found.decode(response).size == 8
     if isinstance(found, JobSet):
         assert found.id
         assert isinstance(found.status, JobStatus)

@@ -338,6 +338,7 @@ def test_gaps_between_looks() -> None:
         lambda: RetryPolicy(longest_retry_after=-1),
         lambda: Limits(max_connections=0),
         lambda: Limits(read=-1),
+        lambda: Limits(upload=0),
     ],
 )
 def test_settings_out_of_range(make: Callable[[], object]) -> None:

@@ -7,9 +7,9 @@ import re
 from typing import ClassVar, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-from higgsfield_async._domain import JobSet, Page, TaskRef
+from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef
 from higgsfield_async._errors import ConfigurationError, FieldError, InvalidRequest
-from higgsfield_async._http import Call
+from higgsfield_async._http import Call, Grant
 from higgsfield_async._requests import GenerationRequest, SubmitOptions
 
 T = TypeVar("T")
@@ -49,6 +49,10 @@ class Transport(Protocol):
         """Submits a generation: the one call that costs money."""
         ...
 
+    def estimate(self, request: GenerationRequest) -> Call[Estimate] | Estimate:
+        """What a generation will cost: asked for, or known without asking."""
+        ...
+
     def poll(self, ref: TaskRef) -> Call[JobSet]:
         """Looks at a generation."""
         ...
@@ -59,6 +63,10 @@ class Transport(Protocol):
 
     def delete(self, ref: TaskRef) -> Call[None]:
         """Deletes what a finished generation made."""
+        ...
+
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+        """Asks for leave to upload a file that begins with these bytes."""
         ...
 
     def catalogue(

@@ -5,15 +5,17 @@ One transport serves both; the type of the request decides. Source: https://docs
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar, Literal, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 from msgspec import Struct
 
-from higgsfield_async._domain import Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef
+from higgsfield_async._domain import Estimate, Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef
 from higgsfield_async._errors import (
     Charged,
     FieldError,
@@ -23,7 +25,7 @@ from higgsfield_async._errors import (
     NotCancelable,
     Unsupported,
 )
-from higgsfield_async._http import Call, HttpRequest, HttpResponse
+from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
 from higgsfield_async._requests import (
     DopVideo,
     GenerationRequest,
@@ -48,6 +50,7 @@ from higgsfield_async._transports._answers import (
 )
 from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
 from higgsfield_async._transports._job_sets import JobSets
+from higgsfield_async._transports._uploads import checked_content_type, read_grant
 
 T = TypeVar("T")
 
@@ -188,6 +191,40 @@ def _read_request(response: HttpResponse, name: str, ref: TaskRef | None = None)
         charged=charged,
     )
     return JobSet(id=identifier, jobs=(job,), body=response.body)
+
+
+class _Price(Struct):
+    """`POST /estimate/{model_id}`: either the numbers, written as strings, or a description."""
+
+    credits: Any = None
+    usd: Any = None
+    pricing_description: Any = None
+
+
+_price_decoder = msgspec.json.Decoder(_Price)
+_AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
+
+
+def _read_price(response: HttpResponse, name: str, source: str) -> Estimate:
+    wire = read_json(response, _price_decoder, name)
+    credits_, usd = _amount(wire.credits), _amount(wire.usd)
+    prose = [text_or_none(wire.pricing_description)]
+    # A price in other words is no price, and not to be kept back.
+    prose += [
+        f"{unit}: {value}"
+        for unit, value, amount in (("credits", wire.credits, credits_), ("usd", wire.usd, usd))
+        if amount is None and text_or_none(value)
+    ]
+    text = "; ".join(filter(None, prose))
+    if credits_ is None and usd is None and not text:
+        raise malformed(response, name, "it has no price")
+    return Estimate(credits=credits_, usd=usd, text=text or None, source=source)
+
+
+def _amount(value: object) -> Decimal | None:
+    number = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    # Not whatever Decimal reads: to it "NaN" is a number too.
+    return Decimal(str(value)) if number and _AMOUNT.fullmatch(str(value)) else None
 
 
 class _Item(Struct):
@@ -387,6 +424,22 @@ class PlatformTransport:
         resumed = options.idempotency_key is not None and options.resumes
         return Call("submit", http, decode, submits=True, key=key, resumed=resumed)
 
+    def estimate(self, request: GenerationRequest) -> Call[Estimate]:
+        self.kind(request)
+        if not isinstance(request, ModelRequest):
+            msg = f"The platform estimates only a ModelRequest: its v1, which makes {type(request).__name__}, cannot."
+            raise Unsupported(msg)
+        name = f"the estimate of {request.model_id}"
+        private = private_strings(dict(request.arguments)) | self._secrets
+        http = self._v2("POST", f"/estimate/{request.model_id}", msgspec.json.encode(request.arguments))
+
+        def decode(response: HttpResponse) -> Estimate:
+            if 200 <= response.status < 300:
+                return _read_price(response, name, http.url)
+            raise error_from(response, name, private=private)
+
+        return Call(name, http, decode)
+
     def poll(self, ref: TaskRef) -> Call[JobSet]:
         v1 = _is_v1(ref)
         name = f"the poll of generation {ref.id}"
@@ -436,6 +489,18 @@ class PlatformTransport:
                 raise error_from(response, name, private=self._secrets)
 
         return Call(name, self._v2("DELETE", f"/requests/{path_part(ref.id)}"), decode)
+
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+        checked = checked_content_type(head, size, content_type)
+        name = "the request for an upload"
+
+        def decode(response: HttpResponse) -> Grant:
+            if 200 <= response.status < 300:
+                return read_grant(response, name, checked, size)
+            raise error_from(response, name, private=self._secrets)
+
+        http = self._v2("POST", "/files/generate-upload-url", msgspec.json.encode({"content_type": checked}))
+        return Call(name, http, decode)
 
     def catalogue(
         self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import assert_type
 
@@ -11,6 +12,7 @@ import aiohttp
 
 from higgsfield_async import (
     DownloadError,
+    Estimate,
     GenerationFailed,
     GenerationTask,
     Higgsfield,
@@ -33,6 +35,8 @@ from higgsfield_async import (
     SubmissionUnknown,
     TaskRef,
     Transport,
+    Upload,
+    UploadError,
     Voice,
     WaitTimeout,
     Webhook,
@@ -73,6 +77,18 @@ async def other_requests(hf: Higgsfield) -> None:
     ImageToVideo(model="fast", motion_id="m", prompt="p", images=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+async def prices_and_files(hf: Higgsfield, path: Path) -> None:
+    price = await hf.estimate(Keyframes(prompt="p"))
+    assert_type(price, Estimate)
+    assert_type(price.points, Decimal | None)
+    assert_type(price.text, str | None)
+    upload = await hf.upload(path)
+    assert_type(upload, Upload)
+    assert_type(upload.expires_at, dt.datetime | None)
+    assert_type(await hf.upload(b"GIF89a", content_type="image/gif"), Upload)
+    await hf.upload("cat.png")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 async def catalogues(hf: Higgsfield) -> None:
     async for motion in hf.motions(search="zoom", size=10):
         assert_type(motion, Motion)
@@ -102,6 +118,8 @@ def errors(error: Exception) -> None:
         case GenerationFailed():
             assert_type(error.job_set, JobSet)
             assert_type(error.reason, str | None)
+        case UploadError():
+            assert_type(error.status, int | None)
         case WaitTimeout() | DownloadError():
             assert_type(error.ref, TaskRef | None)
         case _:

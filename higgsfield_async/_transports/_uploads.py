@@ -1,0 +1,158 @@
+"""Uploads to the platform: leave to put a file into its storage, and what the storage answers.
+
+Source: https://docs.higgsfield.ai/docs/concepts/file-uploads. The storage is S3, with errors of its own:
+https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from higgsfield_async._domain import Upload
+from higgsfield_async._errors import FieldError, InvalidRequest, UploadError
+from higgsfield_async._http import Grant, HttpRequest, HttpResponse, moment
+from higgsfield_async._transports._answers import as_object, is_object, malformed, read_json, text_or_none
+
+TAKEN = (
+    "image/jpeg",
+    "image/jpg",
+    "image/png",
+    "image/webp",
+    "image/gif",
+    "audio/wav",
+    "audio/x-wav",
+    "video/mp4",
+)
+
+# How files of these types begin (https://mimesniff.spec.whatwg.org). The container of MP4 is also that of QuickTime,
+# HEIC and AVIF: its brand tells them apart (https://mp4ra.org/registered-types/brands).
+_BEGINNINGS = (
+    ("image/jpeg", re.compile(rb"\xff\xd8\xff")),
+    ("image/png", re.compile(rb"\x89PNG\r\n\x1a\n")),
+    ("image/webp", re.compile(rb"RIFF....WEBP", re.DOTALL)),
+    ("image/gif", re.compile(rb"GIF8[79]a")),
+    ("audio/wav", re.compile(rb"RIFF....WAVE", re.DOTALL)),
+    ("video/mp4", re.compile(rb"....ftyp(iso[m2-9]|mp4[12]|avc1|dash|MSNV|M4V[ HP])", re.DOTALL)),
+)
+
+# How long the storage keeps what was uploaded, where its answer does not say.
+_KEPT = timedelta(days=7)
+# Anything later is no date that a rule of such a storage makes.
+_LATEST = timedelta(days=366)
+
+# Headers that frame the message: they are the engine's own, and no part of what was granted.
+_FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?([/?][\x21-\x7e]*)?", re.ASCII)
+
+_CODE = re.compile(rb"<Code>([A-Za-z]{1,60})</Code>")
+_EXPIRY = re.compile(r'expiry-date="([^"]+)"')
+
+
+def checked_content_type(head: bytes, size: int, content_type: object) -> str:
+    """The type of what is uploaded: the one that is given, or the one that its first bytes tell.
+
+    Raises:
+        InvalidRequest: It is empty, or of no type that the service takes.
+    """
+    if size == 0:
+        raise _refused("content", "is empty")
+    taken = ", ".join(TAKEN)
+    if content_type is None:
+        found = next((name for name, begins in _BEGINNINGS if begins.match(head)), None)
+        if found is None:
+            raise _refused("content", f"does not begin like a file of a type that the platform takes: {taken}")
+        return found
+    if not isinstance(content_type, str) or content_type.lower() not in TAKEN:
+        raise _refused("content_type", f"{str(content_type)[:100]!r} is none that the platform takes: {taken}")
+    return content_type.lower()
+
+
+def _refused(field: str, why: str) -> InvalidRequest:
+    error = FieldError((field,), why, "value_error")
+    return InvalidRequest(f"{error}.", errors=(error,))
+
+
+class _Granted(Struct):
+    """`POST /files/generate-upload-url`; the answers of 2025 had no `upload_headers`."""
+
+    public_url: Any = None
+    upload_url: Any = None
+    content_type: Any = None
+    upload_headers: Any = None
+
+
+_granted_decoder = msgspec.json.Decoder(_Granted)
+
+
+def read_grant(response: HttpResponse, name: str, content_type: str, size: int) -> Grant:
+    """Leave to put so many bytes of that type into the storage."""
+    wire = read_json(response, _granted_decoder, name)
+    for field, url in (("upload_url", wire.upload_url), ("public_url", wire.public_url)):
+        if not _is_address(url):
+            raise malformed(response, name, f"its {field} is no address")
+    # Each of them is signed: without one of them the storage answers 403.
+    headers = as_object(wire.upload_headers)
+    sound = wire.upload_headers is None or is_object(wire.upload_headers)
+    if not sound or not all(_HEADER_NAME.fullmatch(each) and _is_value(headers[each]) for each in headers):
+        raise malformed(response, name, "its upload_headers are none")
+    content_type = text_or_none(wire.content_type) or content_type
+    if "content-type" not in map(str.lower, headers):
+        headers = {"Content-Type": content_type, **headers}
+    headers = {each: value for each, value in headers.items() if each.lower() not in _FRAMING}
+    request = HttpRequest("PUT", wire.upload_url, headers)
+
+    def decode(response: HttpResponse) -> Upload:
+        if 200 <= response.status < 300:
+            expires_at = _expiry(response)
+            return Upload(url=wire.public_url, content_type=content_type, size=size, expires_at=expires_at)
+        raise _storage_error(response, urlsplit(request.url).hostname)
+
+    return Grant(request, decode)
+
+
+def _is_address(url: object) -> bool:
+    if not isinstance(url, str) or not _ADDRESS.fullmatch(url):
+        return False
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, str) and _HEADER_VALUE.fullmatch(value) is not None
+
+
+def _expiry(response: HttpResponse) -> datetime:
+    now = datetime.fromtimestamp(response.now, UTC)
+    found = _EXPIRY.search(response.headers.get("x-amz-expiration", ""))
+    when = moment(found[1]) if found else None
+    if when is None or not response.now <= when <= response.now + _LATEST.total_seconds():
+        return now + _KEPT
+    return datetime.fromtimestamp(when, UTC)
+
+
+def _storage_error(response: HttpResponse, host: str | None) -> UploadError:
+    status, start = response.status, response.body[:4000]
+    # The storage's own words are left out: they may quote the signature, and what was signed.
+    found = _CODE.search(start)
+    code = found[1].decode() if found else ""
+    expired = status in (400, 403) and b"expired" in start.lower()
+    passing = status in (408, 425, 429) or status >= 500 or code == "RequestTimeout"
+    said = f" ({code})" if code else ""
+    said += "; the address had expired" if expired else ""
+    said += "; it redirects elsewhere, which is not followed" if 300 <= status < 400 else ""
+    return UploadError(
+        f"{host} answered the upload with HTTP {status}{said}.",
+        status=status,
+        transient=expired or passing,
+        retry_after=response.retry_after,
+    )
