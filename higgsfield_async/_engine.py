@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import logging
 import random
 import time
@@ -185,7 +186,7 @@ class HttpEngine:
             async with (self._fresh if call.fresh else self._session).request(
                 request.method,
                 url,
-                data=request.body,
+                data=_in_pieces(request.body),
                 headers=headers,
                 # Our keys never follow a redirect.
                 allow_redirects=False,
@@ -377,6 +378,11 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise aiohttp.ClientConnectionError(str(error)) from error
+
+
+def _in_pieces(body: bytes | None) -> bytes | io.BytesIO | None:
+    # aiohttp writes bytes in one go, which holds up the loop when they are many, and warns of more than these.
+    return io.BytesIO(body) if body is not None and len(body) > 2**20 else body
 
 
 def _without_headers(error: Exception) -> Exception | None:

@@ -29,6 +29,7 @@ from higgsfield_async._errors import (
     ServiceUnavailable,
     SubmissionUnknown,
     Unsupported,
+    UploadError,
     WaitTimeout,
     WebhookError,
 )
@@ -83,6 +84,7 @@ _ROWS: Mapping[type[HiggsfieldError], tuple[int, str | None]] = {
     GenerationCanceled: (409, None),
     WaitTimeout: (504, "The generation did not end in time. It goes on."),
     DownloadError: (502, "A result could not be fetched."),
+    UploadError: (502, "A file could not be handed to the generation service."),
     WebhookError: (401, None),
     ClientClosed: (503, "This server is stopping. Try again a little later."),
     ConfigurationError: (500, "This server is not set up rightly."),

@@ -29,6 +29,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Message
 
 from higgsfield_async._client import Higgsfield
+from higgsfield_async._domain import Estimate
 from higgsfield_async._errors import (
     ConfigurationError,
     FieldError,
@@ -206,11 +207,12 @@ def generations_router(  # noqa: C901  # one function for each route
     webhook_secrets: str | Iterable[str] = (),
     dependencies: Sequence[DependsParam] = (),
 ) -> APIRouter:
-    """Everything a page needs: submit, look, watch, cancel, and the service's webhooks.
+    """Everything a page needs: what it costs, submit, look, watch, cancel, and the service's webhooks.
 
     A request is posted to the kebab-case name of its class (`/image-to-video`, `/model-request`), with its fields as
     JSON, and answered with 202, a `Location` and a `GenerationState`. With an `Idempotency-Key` the same post again,
-    after a lost answer or a second click, gives the same generation. Whoever may reach this router spends money.
+    after a lost answer or a second click, gives the same generation. `/estimate` behind it tells what it would cost.
+    Whoever may reach this router spends money.
 
     Args:
         client: The dependency that gives the client. An application with two clients makes two routers.
@@ -248,6 +250,19 @@ def generations_router(  # noqa: C901  # one function for each route
             task = await submits.submit(hf, _parsed(kind, raw), raw, idempotency_key)
             location = request.url.path.rpartition("/")[0] + "/" + task.ref.short
             return _told(task, 202, {"Location": location})
+
+        @router.post(
+            f"{path}/estimate",
+            name=f"estimate_{words}",
+            summary=f"What it will cost: {words}",
+            response_class=Response,
+            responses=_answers({200: Estimate}, 404, 409, 413, 422, 429, 502, 503),
+            openapi_extra={"requestBody": body},
+            dependencies=[*dependencies],
+        )
+        async def estimate(request: Request, hf: Annotated[Higgsfield, Depends(client)]) -> Response:
+            estimated = await hf.estimate(_parsed(kind, await _body(request, LONGEST_BODY)))
+            return Response(msgspec.json.encode(estimated), media_type="application/json")
 
     # Before what takes any ref: of two routes that a path may mean, the first answers for the methods that it has not.
     for each in requests:

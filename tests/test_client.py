@@ -50,6 +50,18 @@ Client = Callable[..., Higgsfield]
 WHEN = datetime(2026, 11, 22, tzinfo=UTC)
 
 
+async def test_a_picture_in_the_request_itself(client: Client, sandbox: Sandbox) -> None:
+    picture = "data:image/png;base64," + "A" * 5_000_000
+    async with client() as hf:
+        sandbox.script("submit", Fault.answer(428, b'{"error": {"message": "nrpm"}}'))
+        await hf.submit(ImageToVideo(model="lite", motion_id=MOTION, prompt=PROMPT, images=[picture]))
+    refused, accepted = sandbox.received
+    assert refused.body == accepted.body
+    assert accepted.json()["image"] == [picture]
+    assert accepted.headers["Content-Length"] == str(len(accepted.body))
+    assert accepted.headers["Content-Type"] == "application/json"
+
+
 def test_made_before_the_loop_runs_and_bound_to_the_first() -> None:
     with Sandbox(speed=100) as sandbox:
         hf = Higgsfield(sandbox.proxy())

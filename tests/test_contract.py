@@ -62,4 +62,4 @@ async def test_schemathesis_finds_nothing(service: str, requests: list[type], tm
                 )
     report = found.stdout.decode()
     assert found.returncode == 0, report
-    assert f"Tested: {len(requests) + 5}" in report
+    assert f"Tested: {2 * len(requests) + 5}" in report

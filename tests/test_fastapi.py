@@ -48,6 +48,7 @@ from higgsfield_async import (
     SubmissionUnknown,
     TaskRef,
     Unsupported,
+    UploadError,
     WaitTimeout,
     Webhook,
     WebhookError,
@@ -459,6 +460,23 @@ async def test_a_body_that_is_too_long_is_cut_off(call: Caller, sandbox: Sandbox
     assert not sandbox.received
 
 
+# What it will cost
+
+
+async def test_what_it_will_cost(client: Make, sandbox: Sandbox) -> None:
+    async with running(application(lambda: client(PROXY))) as call:
+        path, body = BODIES["proxy"]
+        status, estimate = await call("POST", f"/generations/{path}/estimate", json=body)
+        assert (status, estimate["points"], estimate["credits"], estimate["usd"]) == (200, "7", None, None)
+    async with running(application(lambda: client(V2))) as call:
+        path, body = BODIES["v2"]
+        status, estimate = await call("POST", f"/generations/{path}/estimate", json=body)
+        assert (status, estimate["credits"]) == (200, "1.500")
+        status, document = await call("POST", "/generations/keyframes/estimate", json={"prompt": PROMPT})
+        assert (status, document["error"]) == (409, "Unsupported")
+    assert not sandbox.generations
+
+
 # One generation
 
 
@@ -665,6 +683,7 @@ ERRORS: list[tuple[HiggsfieldError, int, bool]] = [
     (GenerationCanceled("It was canceled.", job_set=JOB_SET), 409, True),
     (WaitTimeout(INSIDE, job_set=None), 504, False),
     (DownloadError(INSIDE), 502, False),
+    (UploadError(INSIDE), 502, False),
     (WebhookError("It cannot be read.", status=400), 400, True),
     (ClientClosed(INSIDE), 503, False),
     (ConfigurationError(INSIDE), 500, False),
