@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import schemathesis
 
 
 @schemathesis.check
 def what_the_schema_allows_is_refused_by_the_service_alone(
-    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
     """A service knows limits that stand in no schema; the router itself knows none."""
     if case.meta is not None and case.meta.generation.mode.is_positive and response.status_code == 422:
