@@ -272,6 +272,7 @@ class Higgsfield:
         timeout: float | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         on_leave: OnCancel = "detach",
+        webhook: Webhook | None = None,
     ) -> Outcomes:
         """Makes many generations at once, and iterates over their outcomes as they finish.
 
@@ -294,6 +295,7 @@ class Higgsfield:
                 It must not block. What it raises ends the drawing, and is raised after what is under way.
             on_leave: What happens to the generations under way when the loop is left early: nothing (`"detach"`), or
                 they are canceled where the service can (`"cancel"`).
+            webhook: As for `submit`, for each of them.
 
         Raises:
             ConfigurationError: A setting is out of range.
@@ -304,11 +306,12 @@ class Higgsfield:
             raise ConfigurationError(msg)
         checked_on_cancel(on_leave)
         seconds, draw = checked_seconds(timeout, self._poll), drawing(requests)
+        options = SubmitOptions(webhook=webhook)
 
         def begin() -> Flow:
             flow = Flow(
                 draw,
-                lambda request, placed: self._submit(request, SubmitOptions(), on_leave, placed=placed),
+                lambda request, placed: self._submit(request, options, on_leave, placed=placed),
                 self._opened().tracker,
                 most=max_active,
                 at_once=self._limits.max_connections,
@@ -332,6 +335,7 @@ class Higgsfield:
         max_active: int = 100,
         timeout: float | None = None,
         on_update: Callable[[Outcome], object] | None = None,
+        webhook: Webhook | None = None,
     ) -> list[JobSet]: ...
 
     @overload
@@ -343,6 +347,7 @@ class Higgsfield:
         max_active: int = 100,
         timeout: float | None = None,
         on_update: Callable[[Outcome], object] | None = None,
+        webhook: Webhook | None = None,
     ) -> list[JobSet | HiggsfieldError]: ...
 
     async def gather(
@@ -353,6 +358,7 @@ class Higgsfield:
         max_active: int = 100,
         timeout: float | None = None,
         on_update: Callable[[Outcome], object] | None = None,
+        webhook: Webhook | None = None,
     ) -> list[JobSet] | list[JobSet | HiggsfieldError]:
         """Makes many generations at once, and gives their ends in the order of the requests.
 
@@ -364,6 +370,7 @@ class Higgsfield:
             max_active: As for `map`, and so the rest.
             timeout: As for `map`.
             on_update: As for `map`.
+            webhook: As for `submit`, for each of them.
 
         Raises:
             HiggsfieldError: The first error, unless they are returned; it has the `ref` where there is one.
@@ -373,7 +380,8 @@ class Higgsfield:
         wanted = list(requests)
         found: list[JobSet | HiggsfieldError | None] = [None] * len(wanted)
         refs: list[TaskRef] = []
-        async with self.map(wanted, max_active=max_active, timeout=timeout, on_update=on_update) as outcomes:
+        outcomes = self.map(wanted, max_active=max_active, timeout=timeout, on_update=on_update, webhook=webhook)
+        async with outcomes:
             try:
                 async for outcome in outcomes:
                     if outcome.error is not None and not return_exceptions:

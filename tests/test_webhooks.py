@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import given, strategies as st
+from serving import served
 from standardwebhooks.webhooks import Webhook as Signed
 
 from higgsfield_async import (
     ClientClosed,
     ConfigurationError,
+    ContentRejected,
+    GenerationFailed,
     GenerationTask,
     Higgsfield,
+    JobSet,
     JobStatus,
     PollPolicy,
     TaskRef,
@@ -26,7 +31,8 @@ from higgsfield_async import (
     WebhookError,
     _tracker,
 )
-from higgsfield_async.sandbox import Fault, Plan, Sandbox
+from higgsfield_async.fastapi import generations_router
+from higgsfield_async.sandbox import Fault, Hook, Plan, Sandbox
 from higgsfield_async.webhooks import WebhookEvent, unwrap
 from surfaces import V1, V2
 
@@ -380,3 +386,52 @@ async def test_a_webhook_that_does_not_come_makes_polls_frequent_again(sandbox: 
         await wait
         third = await hf.submit(V2.request, webhook=HOOK)
         assert third._tracked.due - time.monotonic() < 1
+
+
+# From the sandbox, through an application
+
+
+async def test_of_many_the_webhooks_end_the_waits(client: Client) -> None:
+    async with Sandbox(speed=100) as sandbox:
+        app = FastAPI()
+        async with (
+            Higgsfield(sandbox.platform(), poll=ENDLESS) as hf,
+            served(app) as server,
+        ):
+            secrets = [*sandbox.webhook_secrets, "v1-secret"]
+            app.include_router(generations_router(client=lambda: hf, webhook_secrets=secrets), prefix="/generations")
+            sandbox.webhook_origin = server.url
+            sandbox.script("submit", *[Fault.delay(0.3)] * 5)  # their webhooks come before the answers
+            hook = Webhook("https://app.example.com/generations/webhook")
+            ends = [Plan(webhooks=(Hook(), Hook())), Plan(end="failed"), Plan(end="nsfw"), Plan(), Plan()]
+            sandbox.plan(*ends * 4)
+            found = await hf.gather([V2.request] * 20, webhook=hook, return_exceptions=True)
+            assert {type(each) for each in found} == {JobSet, GenerationFailed, ContentRejected}
+            assert hf.stats().done == 12
+            assert polls(sandbox) == 0
+            v1 = await hf.run(V1.request, webhook=Webhook(hook.url, "v1-secret"))
+            assert v1.outputs
+            assert polls(sandbox) == 0
+            assert {delivery.status for delivery in sandbox.deliveries} <= {204, None}
+
+
+async def test_those_of_both_forms_late_twice_stale_and_forged(sandbox: Sandbox, client: Client) -> None:
+    app = FastAPI()
+    async with client(V2, poll=ENDLESS) as hf, served(app) as server:
+        router = generations_router(client=lambda: hf, webhook_secrets=sandbox.webhook_secrets)
+        app.include_router(router, prefix="/generations")
+        sandbox.webhook_origin = server.url
+        hook = Webhook("https://app.example.com/generations/webhook")
+        late, early = Hook(after=20), Hook(form="flat")
+        sandbox.plan(
+            Plan(webhooks=(late, early, Hook(after=10, status="in_progress"))),
+            Plan(webhooks=(Hook(signature="wrong"), Hook(signature="none"), late)),
+        )
+        for answers in ([204, 204, 204], [401, 401, 204]):
+            sandbox.deliveries.clear()
+            task = await hf.submit(V2.request, webhook=hook)
+            assert (await task.wait()).outputs[0].url.startswith(sandbox.media_url)
+            while len(sandbox.deliveries) < 3 or sandbox.deliveries[-1].status is None:
+                await asyncio.sleep(0.01)
+            assert sorted(delivery.status or 0 for delivery in sandbox.deliveries) == sorted(answers)
+        assert polls(sandbox) == 0
