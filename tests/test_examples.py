@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import httpx
 import pytest
 
 from higgsfield_async import TaskRef
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SMALL = {"errors.py", "many.py", "pick_up_later.py", "platform_v1_v2.py", "proxy.py"}
+SERVERS = {
+    "fastapi_app.py": ("uvicorn", "--port={port}", "--app-dir={folder}", "fastapi_app:app"),
+    "starlette_app.py": ("uvicorn", "--port={port}", "--app-dir={folder}", "starlette_app:app"),
+    "aiohttp_app.py": ("aiohttp.web", "-H127.0.0.1", "-P{port}", "aiohttp_app:application"),
+}
+SMALL = {"errors.py", "many.py", "pick_up_later.py", "platform_v1_v2.py", "proxy.py", *SERVERS}
 NAMES = ["video lite", "video standard", "video turbo", "speech", "ad", "keyframes (v1)", "dop/turbo (v2)"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="a terminal's ways")
 
@@ -135,6 +143,63 @@ def test_errors_when_the_answer_is_lost(sandbox: Sandbox, tmp_path: Path) -> Non
     (generation,) = sandbox.generations
     assert f"recovered {generation}\n" in output
     assert output.endswith("completed\n")
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a running example, and its process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [word.format(port=port, folder=EXAMPLES) for word in SERVERS[request.param]]
+    command = [sys.executable, "-W", "error", "-m", *words]
+    with subprocess.Popen(
+        command, env=environment(sandbox), cwd=EXAMPLES, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            until = time.monotonic() + 15
+            while process.poll() is None and time.monotonic() < until:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                _, said = process.communicate(timeout=8)
+            finally:
+                process.kill()
+    assert "Traceback" not in said
+    assert "ERROR" not in said
+
+
+@POSIX
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+def test_servers(server: tuple[str, subprocess.Popen[str]], sandbox: Sandbox, request: pytest.FixtureRequest) -> None:
+    url, process = server
+    sandbox.plan(Plan(), Plan(queued=1e9))
+    name = request.node.callspec.params["server"]
+    paths: list[str] = []
+    with httpx.Client(base_url=url, timeout=10) as client:
+        for _ in range(2):
+            where = "/generations/keyframes" if name == "fastapi_app.py" else "/"
+            answer = client.post(where, json={"prompt": "A paper boat"})
+            assert answer.status_code == 202
+            paths.append(answer.json().get("events") or answer.headers["Location"] + "/events")
+        events = client.get(paths[0])
+        assert events.headers["Content-Type"].startswith("text/event-stream")
+        ids = re.findall("^id: (.*)$", events.text, re.MULTILINE)
+        assert (ids[0], ids[-1]) == ("q", "c")
+        assert client.get(paths[0], headers={"Last-Event-ID": "c"}).status_code == 204
+    # A stream that is open when the server is stopped does not hold it up; uvicorn has to be told so for Starlette's.
+    if name != "starlette_app.py":
+        with httpx.stream("GET", url + paths[1], timeout=10) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == ":"
+            process.send_signal(signal.SIGINT)
+            assert "id: c" not in list(lines)
+            process.wait(timeout=8)
 
 
 def test_demo(tmp_path: Path) -> None:
