@@ -34,7 +34,8 @@ napoleon_use_ivar = True
 
 nitpicky = True
 # Pages of other projects cannot be linked: that takes their inventories, and so the network.
-_elsewhere = "|".join([*sorted(sys.stdlib_module_names), "aiohttp", "anyio", "av", "fastapi", "msgspec", "multidict", "starlette", "yarl"])
+_others = ["aiohttp", "anyio", "av", "fastapi", "msgspec", "multidict", "starlette", "yarl"]
+_elsewhere = "|".join([*sorted(sys.stdlib_module_names), *_others])
 nitpick_ignore_regex = [
     ("py:.*", rf"({_elsewhere})\..+"),
     # What a public signature may name and a user never spells: a private base, a call, a type variable.

@@ -1,4 +1,6 @@
-"""Higgsfield inside a FastAPI application::
+"""Higgsfield inside a FastAPI application.
+
+::
 
     app = FastAPI(lifespan=lifespan())
     app.include_router(generations_router(), prefix="/generations")

@@ -1,4 +1,6 @@
-"""Generations as server-sent events: plain bytes, for any web framework. In Starlette::
+"""Generations as server-sent events: plain bytes, for any web framework.
+
+In Starlette::
 
     async def watch(request):
         last = request.headers.get("last-event-id", "")

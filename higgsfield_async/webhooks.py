@@ -1,4 +1,6 @@
-"""Webhooks of the platform: is this one genuine, and what does it say? ::
+"""Webhooks of the platform: is this one genuine, and what does it say?
+
+::
 
     event = webhooks.unwrap(body, headers, secrets="whsec_…")
     hf.deliver(event)
