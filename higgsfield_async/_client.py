@@ -245,11 +245,10 @@ class Higgsfield:
             ConfigurationError: The ref is of another service, another address or another account, or is none.
         """
         mine = self._transport
-        if not isinstance(ref, TaskRef):
-            if ref.lstrip().startswith("{"):
-                ref = TaskRef.from_json(ref)
-            else:
-                ref = TaskRef.from_short(ref, transport=mine.name, origin=mine.origin, account=mine.account)
+        if isinstance(ref, str) and not ref.lstrip().startswith("{"):
+            ref = TaskRef.from_short(ref, transport=mine.name, origin=mine.origin, account=mine.account)
+        elif not isinstance(ref, TaskRef):
+            ref = TaskRef.from_json(ref)
         parts = self._opened()
         for what, fits in (
             ("transport", ref.transport == mine.name),

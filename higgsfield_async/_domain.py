@@ -209,7 +209,7 @@ class TaskRef(msgspec.Struct, frozen=True, kw_only=True):
             identifier, kind, seconds = _short_decoder.decode(told)
             created_at = datetime.fromtimestamp(seconds, UTC)
         except (ValueError, OverflowError, OSError, RecursionError, msgspec.DecodeError):
-            msg = "This is not the short form of a TaskRef."
+            msg = "This is not a TaskRef, nor its short form."
             raise ConfigurationError(msg) from None
         return cls(transport=transport, origin=origin, account=account, id=identifier, kind=kind, created_at=created_at)
 
