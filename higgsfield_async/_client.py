@@ -401,15 +401,16 @@ class Higgsfield:
     def deliver(self, event: WebhookEvent) -> bool:
         """Takes what a webhook reports: whoever waits for that generation, in this process, is told at once.
 
-        The state in a verified event is taken as it is; one that is not verified makes the client look for itself. Of a
-        generation that this client does not know, it is kept for ten minutes: it may come before the submit's answer.
-        Polling goes on: while webhooks come, rarely (about once a minute) for what was submitted with one.
+        The end in a verified event is taken as it is; of a generation that this client does not know, it is kept for
+        ten minutes, since it may come before the submit's answer. An event that is not verified makes the client look
+        for itself. Polling goes on: while webhooks come, rarely (about once a minute) for what was submitted with one.
 
         Args:
             event: From `higgsfield_async.webhooks.unwrap`.
 
         Returns:
-            Whether it came for the first time, among the last ten thousand. The service may send one again.
+            Whether it is verified, and came for the first time among the last ten thousand: the service may send one
+            again.
 
         Raises:
             ClientClosed: The client is closed.

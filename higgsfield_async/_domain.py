@@ -222,7 +222,7 @@ class TaskRef(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             return msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeError, TypeError) as error:
+        except (msgspec.DecodeError, UnicodeError, TypeError, RecursionError) as error:
             msg = f"This is not a TaskRef's JSON: {error}."
             raise ConfigurationError(msg) from None
 

@@ -116,16 +116,17 @@ def _mark(job_set: JobSet) -> str:
     return letters[0] if len(set(letters)) == 1 else letters
 
 
-def is_over(last_event_id: str) -> bool:
+def is_over(last_event_id: str, tasks: int = 1) -> bool:
     """Whether a stream that reached this event has told everything: it is not to be opened again.
 
     A browser's `EventSource` connects again whenever a stream ends; it stops when it is answered with 204.
 
     Args:
         last_event_id: The `Last-Event-ID` of the request; "" if there is none.
+        tasks: How many generations it is about.
     """
     marks = last_event_id.split(".")
-    return all(mark == _PROBLEM or (mark and _ENDS.issuperset(mark)) for mark in marks)
+    return len(marks) == tasks and all(mark == _PROBLEM or (mark and _ENDS.issuperset(mark)) for mark in marks)
 
 
 class Events(AsyncIterator[bytes]):
@@ -140,12 +141,13 @@ class Events(AsyncIterator[bytes]):
     """
 
     def __init__(self, tasks: tuple[GenerationTask, ...], last_event_id: str, heartbeat: float) -> None:
-        if not tasks or not heartbeat > 0:
-            msg = "Events need at least one task, and a heartbeat of more than 0 seconds."
+        trackers = {task._parts.tracker for task in tasks}  # pyright: ignore[reportPrivateUsage]  # as `_record`
+        if len(trackers) != 1 or not heartbeat > 0:
+            msg = "Events need tasks, all of one client, and a heartbeat of more than 0 seconds."
             raise ConfigurationError(msg)
         self._tasks = tasks
         self._tracked = [_record(task) for task in tasks]
-        self._tracker = tasks[0]._parts.tracker  # pyright: ignore[reportPrivateUsage]  # as `_record`
+        (self._tracker,) = trackers
         self._heartbeat = heartbeat
         marks = last_event_id.split(".")
         self._marks = marks if len(marks) == len(tasks) else [_NOTHING] * len(tasks)
@@ -170,7 +172,7 @@ class Events(AsyncIterator[bytes]):
         self._tell()
 
     def _over(self) -> bool:
-        return self._stopped or is_over(".".join(self._marks))
+        return self._stopped or is_over(".".join(self._marks), len(self._marks))
 
     def _collect(self) -> bool:
         """Makes events of all that is new, and says whether there are any."""

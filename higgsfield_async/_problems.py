@@ -69,7 +69,7 @@ _ROWS: Mapping[type[HiggsfieldError], tuple[int, str | None]] = {
     NotFound: (404, "There is no such generation or model."),
     NotCancelable: (409, None),
     InsufficientCredits: (402, "The account's balance does not suffice."),
-    RateLimited: (429, "Too many generations or requests at once. Nothing was created; try again a little later."),
+    RateLimited: (429, "Too many generations or requests at once. Try again a little later."),
     AuthenticationFailed: (502, "The generation service does not accept this server's key."),
     PermissionDenied: (502, "The generation service does not let this server do that."),
     ServiceUnavailable: (503, "The generation service is in trouble. Try again a little later."),

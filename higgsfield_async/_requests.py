@@ -72,6 +72,8 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
                 value = msgspec.convert(getattr(self, field.name), field.type)
             except msgspec.ValidationError as error:
                 wrong.append(FieldError((field.name,), _in_words(error), "value_error"))
+            except RecursionError:
+                wrong.append(FieldError((field.name,), "is nested too deeply", "recursion_loop"))
             else:
                 # What was checked is what is kept: a copy of a list, a struct made of a dict.
                 msgspec.structs.force_setattr(self, field.name, value)
@@ -120,6 +122,10 @@ def _refusal(kind: type[_Checked], *errors: FieldError) -> InvalidRequest:
     return InvalidRequest("; ".join(f"{kind.__name__}.{error}" for error in errors), errors=errors)
 
 
+# No more are told: whoever sends thousands of unknown fields is not helped by a list of them.
+MOST_ERRORS = 20
+
+
 def read_request(kind: type[CheckedT], value: object) -> CheckedT:
     """A request from JSON, decoded: an object with the fields of the kind.
 
@@ -141,7 +147,7 @@ def read_request(kind: type[CheckedT], value: object) -> CheckedT:
         if field.required and name not in given
     ]
     if wrong:
-        raise _refusal(kind, *wrong)
+        raise _refusal(kind, *wrong[:MOST_ERRORS])
     return kind(**given)
 
 
@@ -457,7 +463,7 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
         try:
             # The standard library's encoder is the strict one: msgspec's writes NaN as null.
             json.dumps(self.arguments, allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {error}", "value_error"))
 
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref as weak
 
 from higgsfield_async._domain import JobSet, JobStatus, TaskRef
 from higgsfield_async._durations import Durations
@@ -44,6 +44,9 @@ SAFETY_NET = 60.0
 # keys of so many are, to tell those that come again.
 EARLY, EARLY_AT_MOST, KEYS_AT_MOST = 600.0, 1_000, 10_000
 
+# Anybody may send a hint: it brings a look forward no more often than each so many seconds.
+HINTS = 2.0
+
 # When polls are limited, the next one is the best of so many, drawn by chance: nearly as good as the best of all.
 DRAWN = 16
 
@@ -59,6 +62,9 @@ class Tracked:
         ripe: Whether a look at it is due, and waits to be made.
         planned: When it stands in the schedule, or None.
         reported: Whether the service was asked to report its end.
+        hints_from: When a hint that proves nothing may bring a look forward again.
+        first: The first record of the same id, where this one has another kind: a ref may come from anywhere.
+        namesakes: Of the first one, the others.
     """
 
     __slots__ = (
@@ -69,7 +75,9 @@ class Tracked:
         "error",
         "failures",
         "fatal",
+        "first",
         "held",
+        "hints_from",
         "hurried",
         "job_set",
         "linkless",
@@ -77,6 +85,7 @@ class Tracked:
         "listeners",
         "looking",
         "looks",
+        "namesakes",
         "ours",
         "planned",
         "ref",
@@ -107,6 +116,9 @@ class Tracked:
         self.due = now
         self.planned: float | None = None
         self.reported = False
+        self.hints_from = now
+        self.first: Tracked | None = None
+        self.namesakes: tuple[ReferenceType[Tracked], ...] = ()
         self.hurried = False
         self.linkless: JobSet | None = None
         self.linkless_since: float | None = None
@@ -204,7 +216,7 @@ class Tracker:
         self._cause: BaseException | None = None
         self._named: WeakValueDictionary[str, Tracked] = WeakValueDictionary()
         self._reports_come = False
-        self._early: OrderedDict[str, tuple[float, WebhookEvent]] = OrderedDict()
+        self._early: OrderedDict[str, tuple[float, JobSet]] = OrderedDict()
         self._delivered: OrderedDict[str, None] = OrderedDict()
         self.ends: Counter[JobStatus] = Counter()
 
@@ -221,8 +233,12 @@ class Tracker:
         tracked = self._known.get((ref.kind, ref.id))
         if tracked is None:
             now = time.monotonic()
-            tracked = self._known[ref.kind, ref.id] = self._named[ref.id] = Tracked(ref, job_set, now)
+            tracked = self._known[ref.kind, ref.id] = Tracked(ref, job_set, now)
             tracked.reported = reported
+            first = self._named.setdefault(ref.id, tracked)
+            if first is not tracked:
+                tracked.first = first
+                first.namesakes = (*(each for each in first.namesakes if each() is not None), weak(tracked))
             # One just submitted has time; of one picked up, nothing is known: it is looked at once.
             if job_set is not None:
                 tracked.due = now + self._gap(tracked, now)
@@ -366,36 +382,53 @@ class Tracker:
     # What the service reports by itself.
 
     def deliver(self, event: WebhookEvent) -> bool:
-        """Takes what a webhook says, and says whether it is the first of its kind to come.
+        """Takes what a webhook says, and says whether it proved where it is from and is the first of its kind to come.
 
         Raises:
             ClientClosed: Nobody could be told.
         """
         if self._closed:
             raise _undelivered(self._cause)
-        if event.key in self._delivered:
+        identifier = event.job_set.id
+        first = self._named.get(identifier)
+        records = (
+            () if first is None else (first, *(each for weakly in first.namesakes if (each := weakly()) is not None))
+        )
+        # Ends alone are reported; anything else is late, or not from the service, as is what proved nothing.
+        if not event.verified or not event.job_set.status.terminal:
+            for tracked in records:
+                self._hint(tracked)
+        if not event.verified or event.key in self._delivered:
             return False
         self._delivered[event.key] = None
         if len(self._delivered) > KEYS_AT_MOST:
             self._delivered.popitem(last=False)
-        identifier, now = event.job_set.id, time.monotonic()
-        if (tracked := self._named.get(identifier)) is not None:
-            self._take(tracked, event)
-        else:
-            self._early[identifier] = now + EARLY, event
-        while self._early and (len(self._early) > EARLY_AT_MOST or next(iter(self._early.values()))[0] < now):
-            self._early.popitem(last=False)
+        if event.job_set.status.terminal:
+            for tracked in records:
+                self._take(tracked, event.job_set)
+            if not records:
+                self._keep(identifier, event.job_set)
         return True
 
-    def _take(self, tracked: Tracked, event: WebhookEvent) -> None:
-        # Ends alone are reported; anything else is late, or not from the service, as is what proved nothing.
-        if not event.verified or not event.job_set.status.terminal:
-            self.hurry(tracked)
-            return
+    def _keep(self, identifier: str, job_set: JobSet) -> None:
+        now = time.monotonic()
+        self._early[identifier] = now + EARLY, job_set
+        while len(self._early) > EARLY_AT_MOST or next(iter(self._early.values()))[0] < now:
+            self._early.popitem(last=False)
+
+    def _hint(self, tracked: Tracked) -> None:
+        soon = max(time.monotonic(), tracked.hints_from)
+        if soon < tracked.due:
+            tracked.due = soon
+            self._consider(tracked)
+
+    def _take(self, tracked: Tracked, job_set: JobSet) -> None:
         self._reports_come = self._reports_come or tracked.reported
         # It comes when it happens: the end is not to be sought in all the time since the last look.
         tracked.seen_open = time.monotonic()
-        self.saw(tracked, event.job_set)
+        self.saw(tracked, job_set)
+        if not tracked.ended:
+            self.hurry(tracked)  # an end without its files
 
     # When to look.
 
@@ -508,6 +541,7 @@ class Tracker:
             self._looking -= 1
         if not tracked.ended:
             now = time.monotonic()
+            tracked.hints_from = now + max(pause, HINTS)
             tracked.due = now if tracked.hurried else now + max(pause, self._gap(tracked, now))
             tracked.hurried = False
             self._consider(tracked)

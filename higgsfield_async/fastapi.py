@@ -13,12 +13,15 @@ It needs the extra `fastapi`: `pip install 'higgsfield-async[fastapi]'`.
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias, cast, get_args
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import anyio
 import msgspec
@@ -28,10 +31,10 @@ from fastapi.params import Depends as DependsParam
 from fastapi.routing import APIRoute
 from sse_starlette.sse import EventSourceResponse
 from starlette.requests import HTTPConnection
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from higgsfield_async._client import Higgsfield
-from higgsfield_async._domain import Estimate
+from higgsfield_async._domain import Estimate, JobSet, TaskRef
 from higgsfield_async._errors import (
     ConfigurationError,
     FieldError,
@@ -41,16 +44,20 @@ from higgsfield_async._errors import (
     SubmissionUnknown,
 )
 from higgsfield_async._events import Events, seconds_since_seen
+from higgsfield_async._polling import ends_wait
 from higgsfield_async._requests import (
+    Ad,
     GenerationRequest,
+    ImageToVideo,
     ModelRequest,
+    Speech,
     Webhook,
     json_schema,
     read_request,
 )
 from higgsfield_async._task import GenerationTask
 from higgsfield_async.sse import GenerationState, Problem, is_over, problem_of, state_of
-from higgsfield_async.webhooks import unwrap
+from higgsfield_async.webhooks import checked_secrets, unwrap
 
 __all__ = ["Client", "HiggsfieldRoute", "event_stream", "generations_router", "get_client", "lifespan", "problem"]
 
@@ -111,15 +118,19 @@ async def problem(request: Request, error: Exception) -> Response:  # noqa: ARG0
     told = problem_of(error)
     if told.status >= 500:
         logger.error("Answered with %d: %s", told.status, error)
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    return _problem(told, {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))})
+
+
+def _problem(told: Problem, headers: Mapping[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(told), told.status, headers=headers, media_type="application/problem+json")
 
 
 class HiggsfieldRoute(APIRoute):
     """A route whose handler may just await: `APIRouter(route_class=HiggsfieldRoute)`.
 
-    Errors of ours are answered as problem documents. When the caller goes away the handler is cancelled: a wait ends,
-    the generation that was paid for does not, and its ref is logged.
+    Errors of ours are answered as problem documents, after all dependencies have seen them. When the caller goes away
+    before the answer begins, the handler is cancelled: a wait ends, the generation that was paid for does not, and its
+    ref is logged.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # noqa: D102  # FastAPI's
@@ -127,13 +138,78 @@ class HiggsfieldRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             try:
-                return await _while_connected(handler, request)
-            except HiggsfieldError as error:
-                return await problem(request, error)
+                return await handler(request)
             except RequestValidationError as error:
-                return await problem(request, _invalid(error))
+                raise _invalid(error) from error
 
         return handle
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  # Starlette's
+        # Around everything of FastAPI's: what it keeps open for dependencies is entered and left inside.
+        handling = asyncio.current_task()
+        assert handling is not None  # noqa: S101  # this is a coroutine
+        caller = _Caller(receive, send)
+        watcher = asyncio.create_task(caller.watch(handling), name="higgsfield_async.watch")
+        try:
+            await super().handle(scope, caller.receive, caller.send)
+        except HiggsfieldError as error:
+            if caller.answered:
+                raise
+            response = await problem(Request(scope), error)
+            await response(scope, receive, send)
+        except asyncio.CancelledError:
+            if not caller.gone or handling.cancelling() > 1:
+                raise
+            logger.info("The caller of %s %r went away.", scope["method"], scope["path"])
+        finally:
+            watcher.cancel()
+            if caller.gone:
+                handling.uncancel()
+
+
+class _Caller:
+    """The two ends of a connection, watched: a caller that goes away before the answer begins ends what is waited for.
+
+    It reads ahead of the handler, which may not read at all; by so many messages, and no body is collected here.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._inbox: asyncio.Queue[Message | Exception] = asyncio.Queue(16)
+        self._last: Message | Exception | None = None
+        self.answered = False
+        self.gone = False
+
+    async def watch(self, handling: asyncio.Task[Any]) -> None:
+        message: Message | Exception = {}
+        while not isinstance(message, Exception) and message.get("type") != "http.disconnect":
+            try:
+                message = await self._receive()
+            except Exception as error:  # noqa: BLE001  # some middleware's: it is raised where it is received
+                message = error
+            await self._inbox.put(message)
+        if not self.answered and not isinstance(message, Exception):
+            self.gone = True
+            # Once, and not a scope of anyio's: whatever is open may clean up, and await what it needs for that.
+            handling.cancel()
+
+    async def receive(self) -> Message:
+        # After the last one there is no other, however often it is asked for.
+        if self._last is None or not self._inbox.empty():
+            self._last = None
+            message = await self._inbox.get()
+            if isinstance(message, Exception) or message["type"] == "http.disconnect":
+                self._last = message
+        else:
+            message = self._last
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    async def send(self, message: Message) -> None:
+        self.answered = True
+        await self._send(message)
 
 
 def _invalid(error: RequestValidationError) -> InvalidRequest:
@@ -146,29 +222,6 @@ def _invalid(error: RequestValidationError) -> InvalidRequest:
     return InvalidRequest("; ".join(map(str, errors)), errors=errors)
 
 
-async def _while_connected(handler: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
-    inbox: asyncio.Queue[Message] = asyncio.Queue(1)
-
-    async def watch(scope: anyio.CancelScope) -> None:
-        while True:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":
-                scope.cancel()
-                return
-            # No further than one message ahead of the handler: a body is not collected here.
-            await inbox.put(message)
-
-    with anyio.CancelScope() as scope:
-        watcher = asyncio.create_task(watch(scope), name="higgsfield_async.watch")
-        try:
-            return await handler(Request(request.scope, inbox.get))
-        finally:
-            watcher.cancel()
-    logger.info("The caller of %s %s went away.", request.method, request.url.path)
-    # Nobody reads it: it says to the server's own log what became of the request.
-    return Response(status_code=499)
-
-
 def event_stream(*tasks: GenerationTask, last_event_id: str | None = None, heartbeat: float = 15.0) -> Response:
     """The states of some generations as server-sent events, or 204 where all was told before.
 
@@ -179,7 +232,7 @@ def event_stream(*tasks: GenerationTask, last_event_id: str | None = None, heart
         last_event_id: The request's `Last-Event-ID`.
         heartbeat: Seconds after which a comment is sent when there was nothing to tell.
     """
-    if is_over(last_event_id or ""):
+    if is_over(last_event_id or "", len(tasks)):
         return Response(status_code=204)
     stream = Events(tasks, last_event_id or "", heartbeat)
     return EventSourceResponse(
@@ -213,20 +266,23 @@ def generations_router(  # noqa: C901  # one function for each route
 
     A request is posted to the kebab-case name of its class (`/image-to-video`, `/model-request`), with its fields as
     JSON, and answered with 202, a `Location` and a `GenerationState`. With an `Idempotency-Key` the same post again,
-    after a lost answer or a second click, gives the same generation. `/estimate` behind it tells what it would cost.
+    after a lost answer or a second click, gives the same generation: the platform knows the key of a `ModelRequest`,
+    this process any other, for a day. A post with a key is finished even when its caller goes away. `/estimate` behind
+    it tells what it would cost.
     Whoever may reach this router spends money.
 
     Args:
         client: The dependency that gives the client. An application with two clients makes two routers.
         requests: The request classes to offer.
-        webhook: Where the platform reports ends: the public address of this router's `/webhook`.
+        webhook: Where the platform reports ends: the public address of this router's `/webhook`, which is there when
+            this or `webhook_secrets` is given.
         webhook_secrets: As for `higgsfield_async.webhooks.unwrap`. Without them, a webhook is a hint to look.
         dependencies: For every route but the webhook, which the service calls: what lets a caller in, or not.
     """
     router = APIRouter(route_class=HiggsfieldRoute, tags=["generations"])
     looks = _Looks()
     submits = _Submits(webhook)
-    secrets = (webhook_secrets,) if isinstance(webhook_secrets, str) else tuple(webhook_secrets)
+    secrets = checked_secrets(webhook_secrets)
 
     def offer(kind: type[GenerationRequest]) -> None:
         path = "/" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
@@ -248,10 +304,14 @@ def generations_router(  # noqa: C901  # one function for each route
             hf: Annotated[Higgsfield, Depends(client)],
             idempotency_key: Annotated[str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$")] = None,
         ) -> Response:
-            raw = await _body(request, LONGEST_BODY)
-            task = await submits.submit(hf, _parsed(kind, raw), raw, idempotency_key)
-            location = request.url.path.rpartition("/")[0] + "/" + task.ref.short
-            return _told(task, 202, {"Location": location})
+            wanted = await _read(request, kind)
+            # Made before anything is paid for: nothing that may fail stands between that and the answer.
+            here = _path(request).rpartition("/")[0]
+            ref = await submits.submit(hf, wanted, idempotency_key)
+            if isinstance(ref, Problem):
+                return _problem(ref)
+            logger.info("Accepted: %s", ref.to_json())
+            return _told(hf.task(ref), 202, {"Location": f"{here}/{ref.short}"})
 
         @router.post(
             f"{path}/estimate",
@@ -263,26 +323,28 @@ def generations_router(  # noqa: C901  # one function for each route
             dependencies=[*dependencies],
         )
         async def estimate(request: Request, hf: Annotated[Higgsfield, Depends(client)]) -> Response:
-            estimated = await hf.estimate(_parsed(kind, await _body(request, LONGEST_BODY)))
+            estimated = await hf.estimate(await _read(request, kind))
             return Response(msgspec.json.encode(estimated), media_type="application/json")
 
     # Before what takes any ref: of two routes that a path may mean, the first answers for the methods that it has not.
     for each in requests:
         offer(each)
 
-    @router.post(
-        "/webhook",
-        name="webhook",
-        summary="For the service: the end of a generation",
-        status_code=204,
-        response_class=Response,
-        responses=_answers({204: None}, 400, 401, 413, 422, 503),
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _REPORT}}}},
-    )
-    async def receive(request: Request, hf: Annotated[Higgsfield, Depends(client)]) -> Response:
-        raw = await _body(request, LONGEST_WEBHOOK)
-        hf.deliver(unwrap(raw, request.headers, secrets=secrets))
-        return Response(status_code=204)
+    if webhook is not None or secrets:
+
+        @router.post(
+            "/webhook",
+            name="webhook",
+            summary="For the service: the end of a generation",
+            status_code=204,
+            response_class=Response,
+            responses=_answers({204: None}, 400, 401, 413, 422, 503),
+            openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _REPORT}}}},
+        )
+        async def receive(request: Request, hf: Annotated[Higgsfield, Depends(client)]) -> Response:
+            raw = await _body(request, LONGEST_WEBHOOK)
+            hf.deliver(unwrap(raw, request.headers, secrets=secrets))
+            return Response(status_code=204)
 
     @router.get(
         "/events",
@@ -315,9 +377,9 @@ def generations_router(  # noqa: C901  # one function for each route
             # A browser takes an error for final: only what is so may be answered with one.
             with anyio.move_on_after(FIRST_LOOK):
                 try:
-                    await looks.fresh(task)
+                    await looks.fresh(hf, task)
                 except HiggsfieldError as error:
-                    if not error.transient:
+                    if ends_wait(error):
                         raise
         return event_stream(task, last_event_id=last_event_id)
 
@@ -331,7 +393,7 @@ def generations_router(  # noqa: C901  # one function for each route
     )
     async def state(ref: str, hf: Annotated[Higgsfield, Depends(client)]) -> Response:
         task = _found(hf, ref)
-        await looks.fresh(task)
+        await looks.fresh(hf, task)
         return _told(task, 200)
 
     @router.post(
@@ -351,8 +413,9 @@ def generations_router(  # noqa: C901  # one function for each route
     return router
 
 
-# The proxy takes 10 MiB, the platform less.
-LONGEST_BODY, LONGEST_WEBHOOK = 11 * 1024 * 1024, 1024 * 1024
+# The proxy takes pictures in the request itself, 10 MiB of them. Nothing else is long, and to look through it is work.
+WITH_PICTURES = frozenset({ImageToVideo, Speech, Ad})
+LONGEST_WITH_PICTURES, LONGEST_BODY, LONGEST_WEBHOOK = 10 * 2**20 + 2**16, 2**20, 2**18
 # In one stream: a longer query would not pass every gateway.
 MOST_WATCHED = 50
 # What was seen within so many seconds is not asked for again: the platform's own guidance for the first poll.
@@ -423,10 +486,12 @@ def _told(task: GenerationTask, status: int, headers: dict[str, str] | None = No
 
 def _found(hf: Higgsfield, ref: str) -> GenerationTask:
     try:
-        return hf.task(ref)
+        if not ref.startswith("{"):
+            return hf.task(ref)
     except ConfigurationError:
-        msg = "There is no such generation."
-        raise NotFound(msg, status=404, charged="unknown") from None
+        pass
+    msg = "There is no such generation."
+    raise NotFound(msg, status=404, charged="unknown")
 
 
 async def _body(request: Request, most: int) -> bytes:
@@ -442,38 +507,77 @@ async def _body(request: Request, most: int) -> bytes:
     return b"".join(parts)
 
 
-def _parsed(kind: type[GenerationRequest], raw: bytes) -> GenerationRequest:
+async def _read(request: Request, kind: type[GenerationRequest]) -> GenerationRequest:
+    """The request in the body.
+
+    Raises:
+        InvalidRequest: There is none, or it is too long.
+    """
+    raw = await _body(request, LONGEST_WITH_PICTURES if kind in WITH_PICTURES else LONGEST_BODY)
     try:
+        if len(raw) > LONGEST_BODY:
+            # Decoded as what it is to be, it fails at the first thing that is not: nothing of this length is explained.
+            return msgspec.json.decode(raw, type=kind)
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        error = FieldError(("body",), "is not JSON", "json_invalid")
+        error = FieldError(("body",), "is not the JSON that was expected", "json_invalid")
         raise InvalidRequest(f"{error}.", errors=(error,)) from None
     return read_request(kind, value)
+
+
+def _path(request: Request) -> str:
+    """The path that the caller asked for, as it stands in an address."""
+    path, root = request.scope["path"], request.scope.get("root_path", "")
+    return quote(path if path.startswith(root) else root + path)
 
 
 class _Looks:
     """Looks for callers that ask once: one for all who ask at the same moment, and none where the last is new."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, asyncio.Task[Any]] = {}
+        self._under_way: WeakKeyDictionary[Higgsfield, dict[str, asyncio.Task[JobSet]]] = WeakKeyDictionary()
 
-    async def fresh(self, task: GenerationTask) -> None:
+    async def fresh(self, hf: Higgsfield, task: GenerationTask) -> None:
         if seconds_since_seen(task) < FRESH:
             return
-        key = task.ref.short
-        look = self._under_way.get(key)
+        key, under_way = task.ref.short, self._under_way.setdefault(hf, {})
+        look = under_way.get(key)
         if look is None:
-            look = self._under_way[key] = asyncio.create_task(task.refresh(), name="higgsfield_async.look_once")
-            look.add_done_callback(lambda done: self._done(key, done))
+            look = under_way[key] = asyncio.create_task(task.refresh(), name="higgsfield_async.look_once")
+            look.add_done_callback(lambda look: _looked(under_way, key, look))
         await asyncio.shield(look)
 
-    def _done(self, key: str, look: asyncio.Task[Any]) -> None:
-        del self._under_way[key]
-        _ = look.cancelled() or look.exception()  # whoever asked may be gone
+
+def _looked(under_way: dict[str, asyncio.Task[JobSet]], key: str, look: asyncio.Task[JobSet]) -> None:
+    del under_way[key]
+    _ = look.cancelled() or look.exception()  # whoever asked may be gone
+
+
+class _Keyed:
+    """What became of the submit with one key.
+
+    Attributes:
+        until: When it is forgotten, by the monotonic clock.
+        fingerprint: Tells one request from another.
+        submitting: While it is under way.
+        ref: Where it was accepted.
+        lost: Where nobody knows whether it was.
+        waiting: How many callers wait for it.
+    """
+
+    __slots__ = ("fingerprint", "lost", "ref", "submitting", "until", "waiting")
+
+    def __init__(self, fingerprint: bytes) -> None:
+        self.until = time.monotonic() + KEYS_KEPT
+        self.fingerprint = fingerprint
+        self.submitting: asyncio.Task[GenerationTask] | None = None
+        self.ref: TaskRef | None = None
+        self.lost: Problem | None = None
+        self.waiting = 0
 
 
 class _Submits:
-    """Submits, each key once.
+    """Submits, each key once for each client.
 
     The platform keeps a `ModelRequest`'s key itself. For all else this process does, so that a post that is made again
     does not pay again; not beyond a restart.
@@ -481,47 +585,80 @@ class _Submits:
 
     def __init__(self, webhook: Webhook | None) -> None:
         self._webhook = webhook
-        self._known: OrderedDict[str, tuple[float, bytes, asyncio.Task[GenerationTask]]] = OrderedDict()
+        self._known: WeakKeyDictionary[Higgsfield, OrderedDict[str, _Keyed]] = WeakKeyDictionary()
 
-    async def submit(self, hf: Higgsfield, request: GenerationRequest, raw: bytes, key: str | None) -> GenerationTask:
+    async def submit(self, hf: Higgsfield, request: GenerationRequest, key: str | None) -> TaskRef | Problem:
+        """The ref of what was submitted, or the problem of what was lost before.
+
+        Raises:
+            HiggsfieldError: As `Higgsfield.submit` does.
+        """
         webhook = self._webhook
         if webhook is not None and isinstance(request, ModelRequest):
             webhook = Webhook(webhook.url)  # the account's own secret signs these
         if key is None:
-            return await hf.submit(request, webhook=webhook)
-        now = time.monotonic()
-        while self._known and (len(self._known) > KEYS_AT_MOST or next(iter(self._known.values()))[0] < now):
-            self._known.popitem(last=False)
-        fingerprint = hashlib.blake2b(type(request).__name__.encode() + raw).digest()
-        known = self._known.get(key)
-        if known is not None and known[1] != fingerprint:
+            return await self._first(hf, request, webhook)
+        known = self._known.setdefault(hf, OrderedDict())
+        _forget_old(known)
+        fingerprint = _fingerprint(request)
+        keyed = known.setdefault(key, _Keyed(fingerprint))
+        if keyed.fingerprint != fingerprint:
             error = FieldError(("header", "Idempotency-Key"), "was used with another request", "value_error")
             raise InvalidRequest(f"{error}.", errors=(error,), status=409)
-        keyed = key if isinstance(request, ModelRequest) else None
-        resumes = known is not None and keyed is not None and _is_lost(known[2])
-        if known is None or resumes:
-            submitting = asyncio.create_task(
-                hf.submit(request, webhook=webhook, idempotency_key=keyed, resumes=resumes),
+        if keyed.ref is not None:
+            return keyed.ref
+        theirs = isinstance(request, ModelRequest)
+        if keyed.lost is not None and not theirs:
+            return keyed.lost
+        if keyed.submitting is None:
+            keyed.submitting = asyncio.create_task(
+                hf.submit(
+                    request,
+                    webhook=webhook,
+                    idempotency_key=key if theirs else None,
+                    resumes=keyed.lost is not None,
+                ),
                 name="higgsfield_async.keyed_submit",
             )
-            known = self._known[key] = now + KEYS_KEPT, fingerprint, submitting
-            submitting.add_done_callback(lambda done: self._done(key, done))
+            keyed.submitting.add_done_callback(lambda submitted: _settle(known, key, keyed, submitted))
+        keyed.waiting += 1
         try:
-            return await asyncio.shield(known[2])
-        except asyncio.CancelledError:
-            known[2].add_done_callback(_left_behind)
+            return (await asyncio.shield(keyed.submitting)).ref
+        finally:
+            keyed.waiting -= 1
+
+    async def _first(self, hf: Higgsfield, request: GenerationRequest, webhook: Webhook | None) -> TaskRef:
+        try:
+            return (await hf.submit(request, webhook=webhook)).ref
+        except SubmissionUnknown as error:
+            if error.key is not None:
+                # The caller is told this key, and may come back with it.
+                keyed = self._known.setdefault(hf, OrderedDict())[error.key] = _Keyed(_fingerprint(request))
+                keyed.lost = problem_of(error)
             raise
 
-    def _done(self, key: str, submitting: asyncio.Task[GenerationTask]) -> None:
-        # What was not accepted may be tried again.
-        if submitting.cancelled() or (submitting.exception() is not None and not _is_lost(submitting)):
-            self._known.pop(key, None)
+
+def _fingerprint(request: GenerationRequest) -> bytes:
+    return hashlib.blake2b(type(request).__name__.encode() + msgspec.json.encode(request)).digest()
 
 
-def _is_lost(submitting: asyncio.Task[GenerationTask]) -> bool:
-    return submitting.done() and not submitting.cancelled() and isinstance(submitting.exception(), SubmissionUnknown)
+def _forget_old(known: OrderedDict[str, _Keyed]) -> None:
+    """Forgets what is too old or too much; never what is under way, or what may have been paid for."""
+    now = time.monotonic()
+    for key, keyed in list(itertools.islice(known.items(), 64)):
+        if keyed.until < now or (len(known) > KEYS_AT_MOST and keyed.ref is not None):
+            del known[key]
 
 
-def _left_behind(submitting: asyncio.Task[GenerationTask]) -> None:
-    if not submitting.cancelled() and submitting.exception() is None:
-        logger.warning("A submit whose caller went away was accepted: %s", submitting.result().ref.to_json())
+def _settle(known: OrderedDict[str, _Keyed], key: str, keyed: _Keyed, submitted: asyncio.Task[GenerationTask]) -> None:
+    keyed.submitting = None
+    error = None if submitted.cancelled() else submitted.exception()
+    if isinstance(error, SubmissionUnknown):
+        keyed.lost = problem_of(error)
+    elif submitted.cancelled() or error is not None:
+        # It was not accepted, and may be tried again.
+        known.pop(key, None)
+    else:
+        keyed.ref = submitted.result().ref
+        if not keyed.waiting:
+            logger.warning("A submit whose caller went away was accepted: %s", keyed.ref.to_json())

@@ -46,6 +46,6 @@ def events(*tasks: GenerationTask, last_event_id: str = "", heartbeat: float = 1
             the connection for dead, and one that is dead is noticed.
 
     Raises:
-        ConfigurationError: There is no task, or the heartbeat is not above 0.
+        ConfigurationError: There is no task, they are of several clients, or the heartbeat is not above 0.
     """
     return Events(tasks, last_event_id, heartbeat)

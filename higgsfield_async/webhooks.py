@@ -43,11 +43,27 @@ def unwrap(body: bytes, headers: Mapping[str, str], *, secrets: str | Iterable[s
             minutes off (401); it cannot be read (400).
         ConfigurationError: A secret has not the form of one.
     """
-    secrets = (secrets,) if isinstance(secrets, str) else tuple(secrets)
+    secrets = checked_secrets(secrets)
     headers = {name.lower(): value for name, value in headers.items()}
     if secrets:
         _verify(body, headers, secrets)
     return read_event(body, headers, verified=bool(secrets))
+
+
+def checked_secrets(secrets: str | Iterable[str]) -> tuple[str, ...]:
+    """The secrets, each in the form of one.
+
+    Raises:
+        ConfigurationError: One has not. An empty one is none: what is to be left unchecked is said with `()`.
+    """
+    checked = (secrets,) if isinstance(secrets, str) else tuple(secrets)
+    for secret in checked:
+        if type(secret) is not str or not secret:
+            msg = "A webhook secret must be a string, and not empty: give () where there is none."
+            raise ConfigurationError(msg)
+        if secret.startswith(_PREFIX):
+            _signer(secret)
+    return checked
 
 
 def _verify(body: bytes, headers: dict[str, str], secrets: tuple[str, ...]) -> None:

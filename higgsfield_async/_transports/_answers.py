@@ -247,13 +247,24 @@ _SHORTEST = 4
 _TELLING = 24
 
 
+_HOLDERS = frozenset({str, list, dict})
+
+
 def private_strings(value: object, key: str = "") -> set[str]:
     """The strings in a request's body that a message must not repeat: what is, or may be, a prompt or an address."""
-    if isinstance(value, str):
-        private = len(value) > 12 or " " in value or "prompt" in key or key == "text"
-        return {value} if private and value else set()
-    inner = [(key, item) for item in as_list(value)] + list(as_object(value).items())
-    return set[str]().union(*(private_strings(item, name) for name, item in inner))
+    found: set[str] = set()
+    waiting: list[tuple[str, object]] = [(key, value)]
+    # No recursion: how deep it goes, and how much there is, is the caller's doing.
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, str):
+            if value and (len(value) > 12 or " " in value or "prompt" in key or key == "text"):
+                found.add(value)
+        elif is_array(value):
+            waiting += [(key, item) for item in value if type(item) in _HOLDERS]
+        elif is_object(value):
+            waiting += [(name, item) for name, item in value.items() if type(item) in _HOLDERS]
+    return found
 
 
 def read_time(value: object) -> datetime | None:

@@ -320,7 +320,10 @@ def read_report(body: bytes) -> JobSet:
             raise malformed(response, name, "it has no jobs")
         return job_set
     # What an envelope holds besides is what the flat form holds: the files.
-    flat = {**as_object(report.pop("payload", None)), **report}
+    flat = {
+        **as_object(report.pop("payload", None)),
+        **{name: each for name, each in report.items() if each is not None},
+    }
     job_set = _read_request(HttpResponse(200, {}, msgspec.json.encode(flat)), name)
     if not job_set.jobs[0].raw_status:
         raise malformed(response, name, "it has no status")
