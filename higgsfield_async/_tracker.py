@@ -412,8 +412,9 @@ class Tracker:
 
     def _keep(self, identifier: str, job_set: JobSet) -> None:
         now = time.monotonic()
+        self._early.pop(identifier, None)
         self._early[identifier] = now + EARLY, job_set
-        while len(self._early) > EARLY_AT_MOST or next(iter(self._early.values()))[0] < now:
+        while self._early and (len(self._early) > EARLY_AT_MOST or next(iter(self._early.values()))[0] < now):
             self._early.popitem(last=False)
 
     def _hint(self, tracked: Tracked) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import aiohttp
 import pytest
-from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import StreamingResponse
 from msgspec.structs import replace
 from pydantic import BaseModel
 from serving import Server, served
 from test_webhooks import SECRET, flat, signed
+from yarl import URL
 
 from higgsfield_async import (
     ApiError,
@@ -228,14 +231,14 @@ async def test_what_lets_a_caller_in_guards_all_but_the_webhook(client: Make) ->
     def nobody() -> None:
         raise HTTPException(403)
 
-    app = application(lambda: client(V2), dependencies=[Depends(nobody)])
+    app = application(lambda: client(V2), dependencies=[Depends(nobody)], webhook_secrets=SECRET)
     async with running(app) as call:
         found = {
             (method, path): (await call(method, path.format(ref="x"), params={"ref": "x"}))[0]
             for path, methods in app.openapi()["paths"].items()
             for method in methods
         }
-    assert found.pop(("post", "/generations/webhook")) == 400
+    assert found.pop(("post", "/generations/webhook")) == 401
     assert len(found) >= 12
     assert set(found.values()) == {403}
 
@@ -319,11 +322,239 @@ async def test_when_the_caller_goes_away_the_wait_ends_and_the_generation_does_n
             await asyncio.sleep(0.01)
         ((identifier, generation),) = sandbox.generations.items()
         assert identifier in caplog.text
-        assert "The caller of POST /run went away." in caplog.text
+        assert "The caller of POST '/run' went away." in caplog.text
         assert generation.status == "queued"
 
 
+async def test_dependencies_see_how_a_request_ended(client: Make, sandbox: Sandbox) -> None:
+    seen: list[str] = []
+
+    async def transaction() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            await asyncio.sleep(0.01)  # as a rollback does
+            seen.append(type(error).__name__)
+            raise
+        seen.append("committed")
+
+    def session() -> Iterator[None]:
+        try:
+            yield
+        except HiggsfieldError as error:
+            seen.append(f"sync {type(error).__name__}")
+            raise
+
+    app = FastAPI()
+    async with client(V1) as hf:
+
+        async def own() -> AsyncIterator[Higgsfield]:
+            yield hf
+
+        app.dependency_overrides[get_client] = own
+        router = generations_router(dependencies=[Depends(transaction), Depends(session)])
+        app.include_router(router, prefix="/generations")
+        waiting_one = APIRouter(route_class=HiggsfieldRoute, dependencies=[Depends(transaction)])
+
+        @waiting_one.post("/run")
+        async def run(hf: Client, request: Annotated[Keyframes, Body()]) -> None:
+            await hf.run(request)
+
+        app.include_router(waiting_one)
+        async with running(app) as call:
+            assert (await call.submit(V1))[0] == 202
+            sandbox.script("submit", Fault.answer(403, b'{"detail": "not_enough_credits"}'))
+            assert (await call.submit(V1))[0] == 402
+            assert (await call("POST", "/generations/keyframes", json={}))[0] == 422
+            assert seen == ["committed", "sync InsufficientCredits", "InsufficientCredits", *seen[3:]]
+            assert seen[3:] == ["sync InvalidRequest", "InvalidRequest"]
+            seen.clear()
+            sandbox.plan(NEVER)
+            asking = asyncio.create_task(call("POST", "/run", json={"prompt": PROMPT}))
+            while len(sandbox.generations) < 2:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            while not seen:
+                await asyncio.sleep(0.01)
+            assert seen == ["CancelledError"]
+
+
+class Limited:
+    """A middleware that refuses long bodies where they are received, as some do."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def limited() -> Any:
+            message = await receive()
+            if len(message.get("body", b"")) > 10:
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, limited, send)
+
+
+async def test_what_a_middleware_raises_where_a_body_is_received_is_raised(client: Make) -> None:
+    app = waiting(lambda: client(V1))
+    app.add_middleware(Limited)
+    async with running(app) as call:
+        assert (await call("POST", "/run", json={"prompt": PROMPT}))[0] in (400, 413)
+
+
+async def test_a_route_that_reads_the_body_for_itself(client: Make) -> None:
+    class Reading(HiggsfieldRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handler = super().get_route_handler()
+
+            async def handle(request: Request) -> Response:
+                await request.body()
+                assert await request.is_disconnected() is False
+                return await handler(request)
+
+            return handle
+
+    app = FastAPI(lifespan=lifespan(lambda: client(V1)))
+    router = APIRouter(route_class=Reading)
+
+    @router.post("/run")
+    async def run(hf: Client, request: Annotated[Keyframes, Body()]) -> str:
+        return (await hf.submit(request)).id
+
+    app.include_router(router)
+    async with running(app) as call:
+        assert (await call("POST", "/run", json={"prompt": PROMPT}))[0] == 200
+
+
+async def test_a_caller_that_goes_away_is_noticed_though_its_body_is_not_read(client: Make, sandbox: Sandbox) -> None:
+    sandbox.plan(NEVER)
+    ended = asyncio.Event()
+    app = FastAPI(lifespan=lifespan(lambda: client(V1)))
+    router = APIRouter(route_class=HiggsfieldRoute)
+
+    @router.post("/run")
+    async def run(hf: Client) -> None:
+        try:
+            await hf.run(V1.request)
+        finally:
+            ended.set()
+
+    app.include_router(router)
+    async with running(app) as call:
+        asking = asyncio.create_task(call("POST", "/run", data=b"x" * 400_000))
+        while not sandbox.generations:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_an_error_in_the_middle_of_an_answer_is_the_servers(client: Make) -> None:
+    app = FastAPI(lifespan=lifespan(lambda: client(V1)))
+    router = APIRouter(route_class=HiggsfieldRoute)
+
+    @router.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise ConnectionFailed(INSIDE)
+
+        return StreamingResponse(chunks())
+
+    app.include_router(router)
+    async with running(app) as call:
+        with pytest.raises(aiohttp.ClientError):
+            await call("GET", "/stream")
+
+
+async def test_a_handler_that_is_cancelled_by_others_stays_so() -> None:
+    app = FastAPI()
+    router = APIRouter(route_class=HiggsfieldRoute)
+    never = asyncio.Event()
+
+    @router.get("/")
+    async def wait() -> None:
+        await never.wait()
+
+    app.include_router(router)
+
+    async def receive() -> dict[str, Any]:
+        await never.wait()
+        return {}
+
+    async def send(_message: object) -> None: ...
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    handling = asyncio.create_task(app(scope, receive, send))
+    await asyncio.sleep(0.05)
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+
+
 # The same post again
+
+
+async def test_keys_are_of_one_client(client: Make, sandbox: Sandbox) -> None:
+    async with client(V1) as one, client(V1) as other:
+        clients = {"one": one, "other": other}
+
+        def chosen(request: Request) -> Higgsfield:
+            return clients[request.headers["name"]]
+
+        app = FastAPI()
+        app.include_router(generations_router(client=chosen), prefix="/generations")
+        async with running(app) as call:
+            refs = {(await call.submit(V1, name=name, **{"Idempotency-Key": "k"}))[1]["ref"] for name in clients}
+            assert len(refs) == len(sandbox.generations) == 2
+
+
+async def test_a_key_that_the_router_told_is_known_to_it(client: Make, sandbox: Sandbox) -> None:
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 20)
+    async with running(application(lambda: client(V2))) as call:
+        status, document = await call.submit()
+        assert (status, document["charged"]) == (502, "unknown")
+        sandbox._account._faults.clear()
+        sandbox.script("submit", Fault.answer(403, b'{"detail": "not_enough_credits"}'))
+        key = {"Idempotency-Key": document["idempotency_key"]}
+        status, document = await call.submit(V2, **key)
+        # A refusal now says nothing of what may have been accepted then.
+        assert (status, document["error"], document["charged"]) == (502, "SubmissionUnknown", "unknown")
+        status, state = await call.submit(V2, **key)
+        assert (status, list(sandbox.generations)) == (202, [state["id"]])
+
+
+async def test_a_lost_one_that_has_no_key_to_tell(client: Make, sandbox: Sandbox) -> None:
+    sandbox.script("submit", Fault.reset(accept=True))
+    async with running(application(lambda: client(V1))) as call:
+        status, document = await call.submit(V1)
+        assert (status, "idempotency_key" in document) == (502, False)
+
+
+async def test_another_request_of_the_same_fields_is_another(client: Make) -> None:
+    async with running(application(lambda: client(V1))) as call:
+        url = "https://images.example.com/a.png"
+        body = {"prompt": PROMPT, "images": [url], "model": "dop-lite"}
+        header = {"Idempotency-Key": "k"}
+        assert (await call("POST", "/generations/dop-video", json=body, headers=header))[0] == 202
+        # However it is written down.
+        again = json.dumps(body, indent=1)
+        assert (await call("POST", "/generations/dop-video", data=again, headers=header))[0] == 202
+        status, document = await call("POST", "/generations/keyframes", json={"prompt": PROMPT}, headers=header)
+        assert (status, document["errors"][0]["loc"]) == (409, ["header", "Idempotency-Key"])
+
+
+@pytest.mark.parametrize("root", ["", "/outside"])
+async def test_the_location_stands_in_an_address(client: Make, sandbox: Sandbox, root: str) -> None:
+    app = FastAPI(lifespan=lifespan(lambda: client(V1)))
+    app.include_router(generations_router(), prefix="/t/{tenant}")
+    async with running(app, root_path=root) as call:
+        async with call.session.post("/t/生 %25/keyframes", json={"prompt": PROMPT}) as response:
+            assert response.status == 202
+            location = response.headers["Location"]
+            ref = (await response.json())["ref"]
+        assert location == f"{root}/t/%E7%94%9F%20%25/{ref}"
+        assert (await call("GET", URL(location.removeprefix(root), encoded=True)))[0] == 200
+        assert len(sandbox.generations) == 1
 
 
 async def test_the_same_key_gives_the_same_generation(client: Make, sandbox: Sandbox, surface: Surface) -> None:
@@ -409,13 +640,32 @@ async def test_keys_are_not_remembered_without_end(
 ) -> None:
     monkeypatch.setattr(integration, "KEYS_AT_MOST", 1)
     async with running(application(lambda: client(V1))) as call:
+        sandbox.script("submit", Fault.reset(accept=True))
+        assert (await call.submit(V1, **{"Idempotency-Key": "lost"}))[0] == 502
         for key in ("1", "2", "3", "1"):
             await call.submit(V1, **{"Idempotency-Key": key})
-        assert len(sandbox.generations) == 4
+        assert len(sandbox.generations) == 5
+        # What may have been paid for is not forgotten for others.
+        assert (await call.submit(V1, **{"Idempotency-Key": "lost"}))[0] == 502
+        assert len(sandbox.generations) == 5
         monkeypatch.setattr(integration, "KEYS_KEPT", -1.0)
         for key in ("4", "4"):
             await call.submit(V1, **{"Idempotency-Key": key})
-        assert len(sandbox.generations) == 6
+        assert len(sandbox.generations) == 7
+
+
+async def test_what_is_under_way_is_not_forgotten(
+    client: Make, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(integration, "KEYS_AT_MOST", 0)
+    sandbox.script("submit", Fault.delay(0.3))
+    async with running(application(lambda: client(V1))) as call:
+        first = asyncio.create_task(call.submit(V1, **{"Idempotency-Key": "k"}))
+        while not sandbox.received:
+            await asyncio.sleep(0.01)
+        _, again = await call.submit(V1, **{"Idempotency-Key": "k"})
+        assert again["ref"] == (await first)[1]["ref"]
+        assert len(sandbox.generations) == 1
 
 
 async def test_a_key_that_cannot_be_one_is_refused(call: Caller, sandbox: Sandbox) -> None:
@@ -436,6 +686,7 @@ async def test_a_key_that_cannot_be_one_is_refused(call: Caller, sandbox: Sandbo
         (b'{"count": 0}', ["prompt"]),
         (b'{"prompt": 1, "count": 0, "seed": null}', ["prompt", "count"]),
         (b'{"prompt": "x", "colour": "red"}', ["colour"]),
+        (b'{"prompt": "x", "seed": 5.5}', ["seed"]),
     ],
 )
 async def test_bad_input_is_refused_before_anything_is_sent(
@@ -445,6 +696,42 @@ async def test_bad_input_is_refused_before_anything_is_sent(
     assert (status, document["title"], document["charged"]) == (422, "Invalid request", "no")
     assert [error["loc"][0] for error in document["errors"] if error["loc"]] == fields
     assert not sandbox.received
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model_id": "a/b", "arguments": ' + b'{"a":' * 700 + b"0" + b"}" * 700 + b"}",
+        b'{"model_id": "a/b", "arguments": ' + b"[" * 100_000,
+        b"{" + b",".join(b'"%d": 0' % number for number in range(50_000)) + b"}",
+    ],
+)
+async def test_bodies_made_to_hurt(call: Caller, sandbox: Sandbox, body: bytes) -> None:
+    for path in ("", "/estimate"):
+        status, document = await call("POST", f"/generations/model-request{path}", data=body)
+        assert status in (404, 422)
+        assert len(document.get("errors", [])) <= 20
+    assert not sandbox.generations
+
+
+async def test_a_long_one_is_not_explained(client: Make, sandbox: Sandbox) -> None:
+    async with running(application(lambda: client(PROXY))) as call:
+        picture = "data:image/png;base64," + "A" * 2_000_000
+        fine = {**BODIES["proxy"][1], "images": [picture]}
+        path = "/generations/image-to-video"
+        assert (await call("POST", path, data=io.BytesIO(json.dumps(fine).encode())))[0] == 202
+        for change in ({"model": 7}, {"seed": 0}, {"colour": "red"}):
+            wrong = io.BytesIO(json.dumps({**fine, **change}).encode())
+            status, document = await call("POST", path, data=wrong)
+            assert (status, document["error"]) == (422, "InvalidRequest")
+        assert len(sandbox.generations) == 1
+
+
+@pytest.mark.parametrize(("kind", "most"), [("keyframes", 2**20), ("image-to-video", 10 * 2**20 + 2**16)])
+async def test_how_long_a_body_may_be(call: Caller, kind: str, most: int) -> None:
+    for length, expected in ((most, 422), (most + 1, 413)):
+        body = io.BytesIO(b'{"x": "' + b"y" * (length - 9) + b'"}')
+        assert (await call("POST", f"/generations/{kind}", data=body))[0] == expected
 
 
 async def test_a_body_that_is_too_long_is_cut_off(call: Caller, sandbox: Sandbox) -> None:
@@ -500,11 +787,32 @@ async def test_all_who_ask_at_once_cost_one_poll(
         answers = await asyncio.gather(*(call("GET", f"/generations/{made['ref']}") for _ in range(20)))
         assert {state["status"] for _, state in answers} == {"in_progress"}
         assert [received.operation for received in sandbox.received] == ["submit", "poll"]
+        # One of them that goes away takes the look from nobody.
+        sandbox.script("poll", Fault.delay(0.2))
+        impatient = asyncio.create_task(call("GET", f"/generations/{made['ref']}"))
+        patient = asyncio.create_task(call("GET", f"/generations/{made['ref']}"))
+        await asyncio.sleep(0.1)
+        impatient.cancel()
+        assert (await patient)[0] == 200
+        assert len(sandbox.received) == 3
+
+
+async def test_a_state_is_not_kept_on_the_way(call: Caller) -> None:
+    _, made = await call.submit()
+    async with call.session.get(f"/generations/{made['ref']}") as response:
+        assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/generations/{}", "/generations/{}/events", "/generations/events?ref={}"])
 async def test_what_is_no_ref_is_not_found(call: Caller, path: str) -> None:
-    for ref in ("x", "WyJhIl0", "%7B%7D", "é"):
+    for ref in (
+        "x",
+        "WyJhIl0",
+        "%7B%7D",
+        "é",
+        "%7B" + "[" * 3000,
+        base64.urlsafe_b64encode(b'["a","b",1e99]').decode(),
+    ):
         status, document = await call("GET", path.format(ref))
         assert (status, document["error"], document["charged"]) == (404, "NotFound", "unknown")
 
@@ -560,6 +868,16 @@ async def test_how_many_may_be_watched_in_one_stream(call: Caller) -> None:
     for refs in ([], ["x"] * 51):
         status, document = await call("GET", "/generations/events", params=[("ref", ref) for ref in refs])
         assert (status, document["errors"][0]["loc"]) == (422, ["query", "ref"])
+
+
+async def test_an_empty_balance_ends_no_stream(client: Make, sandbox: Sandbox) -> None:
+    async with running(application(lambda: client(PROXY))) as call:
+        _, made = await call.submit(PROXY)
+    sandbox.script("poll", Fault.answer(428, b'{"error": {"message": "insufficient points"}}'))
+    path = f"/generations/{made['ref']}/events"
+    async with running(application(lambda: client(PROXY))) as again, again.watch(path) as response:
+        assert response.status == 200
+        assert [data["status"] async for _, data in told(response)][-1] == "completed"
 
 
 async def test_a_first_look_that_fails_for_a_moment_ends_no_stream(client: Make, sandbox: Sandbox) -> None:
@@ -637,12 +955,21 @@ async def test_a_webhook_ends_a_stream_without_a_poll(client: Make, sandbox: San
         assert {received.operation for received in sandbox.received} == {"submit"}
 
 
+async def test_without_webhooks_there_is_no_route_for_them(call: Caller) -> None:
+    assert (await call("POST", "/generations/webhook", data=flat()))[0] == 405
+
+
+def test_secrets_are_checked_when_the_router_is_made() -> None:
+    with pytest.raises(ConfigurationError):
+        generations_router(webhook_secrets="whsec_!")
+
+
 async def test_webhooks_that_are_refused(client: Make) -> None:
     async with running(application(lambda: client(V2), webhook_secrets=SECRET)) as call:
         for body, headers, expected in (
             (flat(), {}, 401),
             (b"{}", signed(b"{}"), 400),
-            (b"x" * (2**20 + 1), {}, 413),
+            (b"x" * (2**18 + 1), {}, 413),
         ):
             content = io.BytesIO(body)
             status, document = await call("POST", "/generations/webhook", data=content, headers=headers)

@@ -84,7 +84,8 @@ async def test_what_was_told_before_is_not_told_again(sandbox: Sandbox, client: 
     ],
 )
 def test_when_a_stream_is_over(last: str, *, over: bool) -> None:
-    assert sse.is_over(last) is over
+    assert sse.is_over(last, last.count(".") + 1) is over
+    assert not sse.is_over(last, last.count(".") + 2)
 
 
 @given(st.text(alphabet="qicfnxu-!.é"))
@@ -127,7 +128,12 @@ async def test_one_that_cannot_be_looked_at_is_a_problem_and_ends_alone(sandbox:
         assert mark.endswith(".!")
         assert (document["status"], document["error"], document["ref"]) == (404, "NotFound", unknown.ref.short)
         assert events[-1][0] == "c.!"
-        assert sse.is_over("c.!")
+        assert sse.is_over("c.!", 2)
+        # What cannot be looked at is not looked at again for this stream, nor is that told to a new one.
+        asked = sum(unknown.id in received.path for received in sandbox.received)
+        assert asked == 1
+        stream = sse.events(unknown, heartbeat=0.01)
+        assert [chunk for chunk in [await anext(stream), await anext(stream)] if b"problem" not in chunk]
 
 
 async def test_a_poll_that_fails_for_a_moment_is_not_told(sandbox: Sandbox, client: Client) -> None:
@@ -216,6 +222,9 @@ async def test_settings_that_cannot_be(client: Client) -> None:
             sse.events()
         with pytest.raises(ConfigurationError):
             sse.events(task, heartbeat=0)
+        async with client() as other:
+            with pytest.raises(ConfigurationError, match="all of one client"):
+                sse.events(task, other.task(task.ref))
 
 
 async def test_a_state_before_the_first_look(client: Client) -> None:
