@@ -177,7 +177,6 @@ class _Caller:
         self._receive = receive
         self._send = send
         self._inbox: asyncio.Queue[Message | Exception] = asyncio.Queue(16)
-        self._last: Message | Exception | None = None
         self.answered = False
         self.gone = False
 
@@ -195,14 +194,9 @@ class _Caller:
             handling.cancel()
 
     async def receive(self) -> Message:
-        # After the last one there is no other, however often it is asked for.
-        if self._last is None or not self._inbox.empty():
-            self._last = None
-            message = await self._inbox.get()
-            if isinstance(message, Exception) or message["type"] == "http.disconnect":
-                self._last = message
-        else:
-            message = self._last
+        message = await self._inbox.get()
+        if isinstance(message, Exception) or message["type"] == "http.disconnect":
+            self._inbox.put_nowait(message)  # there is no other after it, however often it is asked for
         if isinstance(message, Exception):
             raise message
         return message
