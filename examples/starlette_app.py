@@ -4,7 +4,7 @@ pip install higgsfield-async starlette uvicorn
 uvicorn --app-dir examples --timeout-graceful-shutdown 5 starlette_app:app
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -16,7 +16,7 @@ from higgsfield_async import Higgsfield, Keyframes, sse
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(app: Starlette) -> AsyncGenerator[None]:
     async with Higgsfield.from_env(service="platform") as app.state.higgsfield:
         yield
 

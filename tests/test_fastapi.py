@@ -90,7 +90,7 @@ class Caller:
         self.session = session
         self.server = server
 
-    async def __call__(self, method: str, path: str, **settings: Any) -> tuple[int, Any]:
+    async def __call__(self, method: str, path: str | URL, **settings: Any) -> tuple[int, Any]:
         async with self.session.request(method, path, **settings) as response:
             body = await response.read()
             return response.status, json.loads(body) if "json" in response.content_type else body
