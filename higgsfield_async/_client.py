@@ -409,7 +409,7 @@ class Higgsfield:
             event: From `higgsfield_async.webhooks.unwrap`.
 
         Returns:
-            Whether it is verified, and came for the first time among the last ten thousand: the service may send one
+            Whether it is verified, and came for the first time among the last ten thousand. The service may send one
             again.
 
         Raises:
