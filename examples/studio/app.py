@@ -193,7 +193,7 @@ def create_app(database: Path | str, environment: Mapping[str, str] = os.environ
             content = await whole_body(request.receive, MOST_BYTES)
             if content is None:
                 raise HTTPException(413)
-            uploaded = await services.clients["platform"].upload(content, request.headers.get("Content-Type"))
+            uploaded = await services.clients["platform"].upload(content, content_type=request.headers.get("Content-Type"))
             return {"url": uploaded.url}
 
     for name in services.names:

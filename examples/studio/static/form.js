@@ -107,6 +107,11 @@ export class Form {
 
   async estimate() {
     const kind = this.kind;
+    const { priceless } = KINDS[kind];
+    if (priceless) {
+      this.showPrice({ text: priceless });
+      return;
+    }
     const body = priced(KINDS[kind], this.values);
     const question = JSON.stringify([kind, body.model_id ?? body.model, body.quality, body.count, body.arguments?.end_image_url]);
     if (!this.prices.has(question)) {
@@ -183,7 +188,7 @@ export class Form {
       if (!(error instanceof Problem)) throw error;
       this.tell(inWords(error.document));
     } finally {
-      setTimeout(() => this.button.removeAttribute("aria-disabled"), 700);
+      setTimeout(() => this.button.removeAttribute("aria-disabled"), 500);
     }
   }
 

@@ -9,7 +9,7 @@
  * @typedef {{
  *   service: "proxy" | "platform", title: string, says: string, fields: string[], prompt?: string, example?: string,
  *   images: {least: number, most: number, names: string[]}, models?: string[][], shapes?: string[][],
- *   optional?: string[], body: (form: Form) => Record<string, any>,
+ *   optional?: string[], priceless?: string, body: (form: Form) => Record<string, any>,
  * }} Kind
  */
 
@@ -91,6 +91,7 @@ export const KINDS = {
     prompt: "What to see",
     example: "A lighthouse in a storm, seen from the sea",
     fields: ["prompt", "images", "shape", "quality", "count", "seed"],
+    priceless: "The platform tells this price only afterwards.",
     images: { least: 0, most: 8, names: ["Picture to go by"] },
     shapes: [["3:4", "3:4"], ["1:1", "Square"], ["16:9", "16:9"], ["9:16", "9:16"], ["4:3", "4:3"], ["3:2", "3:2"], ["2:3", "2:3"]],
     body: (form) =>
