@@ -503,6 +503,9 @@ async def test_files(sandbox: Sandbox, studio: Studio, browser: Browser, tmp_pat
     inline, uploaded = [generation.request for generation in sandbox.generations.values()]
     assert inline["image"][0].startswith("data:image/jpeg;base64,/9j/")
     assert uploaded["image_url"].startswith(f"{sandbox.media_url}/input/")
+    await page.reload()
+    shown = page.request.get(f"{studio.url}api/started/{await made.locator('..').get_attribute('data-key')}/picture")
+    assert await (await shown).body() == file.read_bytes()
     # The form can be filled as it was, pictures included.
     await made.get_by_role("button", name="Use again").click()
     await expect(page.get_by_role("textbox", name="What happens")).to_have_value("As data")
@@ -534,7 +537,7 @@ async def test_its_own_sandbox(mortal: Studio, browser: Browser) -> None:
     studio.env = environment(None)
     await studio.start()
     page = await browser.open(studio)
-    await expect(page.locator("#money")).to_have_text("Sandbox: nothing here costs money")
+    await expect(page.locator("#money")).to_have_text("Sandbox: nothing costs money")
     await page.get_by_role("button", name="Fill in an example").click()
     await start(page, "The beam of the lighthouse", None)
     await studio.stop()

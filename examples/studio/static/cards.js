@@ -152,11 +152,12 @@ class Card {
       this.media.replaceChildren(...shown.map((output, index) => this.drawOutput(output, index, shown.length)));
       return;
     }
-    if (running(this.row)) {
-      this.media.replaceChildren(h("span", { className: "bars", "aria-hidden": "true" }, h("i"), h("i"), h("i"), h("i"), h("i")));
-      return;
-    }
-    this.media.replaceChildren(icon(status === "canceled" ? "stop" : "alert"));
+    const bars = () => h("span", { className: "bars", "aria-hidden": "true" }, h("i"), h("i"), h("i"), h("i"), h("i"));
+    const sign = running(this.row) ? bars() : icon(status === "canceled" ? "stop" : "alert");
+    const picture = pictureOf(this.row);
+    const backdrop = picture && h("img", { className: "backdrop", alt: "", src: picture });
+    backdrop?.addEventListener("error", () => backdrop.remove());
+    this.media.replaceChildren(...[backdrop, sign].filter(Boolean));
   }
 
   /** @param {any} output @param {number} index @param {number} many */
@@ -225,6 +226,12 @@ class Card {
     // The button that was pressed may be gone: focus stays on its card.
     if (focused) this.title.focus();
   }
+}
+
+/** The picture it is made from, which the server keeps where it was given as a file. @param {Row} row @returns {string | undefined} */
+function pictureOf({ key, body }) {
+  const picture = body.images?.[0] ?? body.arguments?.image_url ?? body.image_references?.[0];
+  return picture?.startsWith("data:") && picture.endsWith("…") ? `/api/started/${key}/picture` : picture;
 }
 
 /** Of each file the smaller one, which is made for showing. @param {any[]} outputs */

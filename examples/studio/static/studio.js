@@ -244,7 +244,7 @@ async function begin() {
   disconnected(false);
   const paid = Object.keys(services).filter((name) => !services[name].sandbox);
   const NAMES = /** @type {Record<string, string>} */ ({ proxy: "the proxy", platform: "the platform" });
-  byId("money").textContent = paid.length ? `Real money: on ${paid.map((name) => NAMES[name]).join(" and ")}` : "Sandbox: nothing here costs money";
+  byId("money").textContent = paid.length ? `Real money: on ${paid.map((name) => NAMES[name]).join(" and ")}` : "Sandbox: nothing costs money";
   byId("money").classList.toggle("real", paid.length > 0);
   form = new Form(services, start);
   byId("example").addEventListener("click", example);
