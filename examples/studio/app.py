@@ -20,7 +20,7 @@ import sys
 import threading
 import webbrowser
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def create_app(database: Path | str, environment: Mapping[str, str] = os.environ
     in_flight: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
             await services.open(stack)

@@ -5,7 +5,6 @@ It is done here, and not by the page: a tab that is closed while a submit is und
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections import Counter
@@ -13,6 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 import anyio
+import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -88,12 +88,10 @@ class _Answer:
 
     def json(self) -> dict[str, Any]:
         body = b"".join(message.get("body", b"") for message in self._messages)
-        content: Any
         try:
-            content = json.loads(body)
-        except ValueError:
-            content = None
-        return content if isinstance(content, dict) else {"detail": "The studio itself failed.", "charged": "unknown"}
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError:
+            return {"detail": "The studio itself failed.", "charged": "unknown"}
 
 
 async def whole_body(receive: Receive, most: int) -> bytes | None:
@@ -126,9 +124,10 @@ def again(body: bytes) -> Receive:
 def is_json_object(body: bytes) -> bool:
     """Whether it can be a request at all."""
     try:
-        return isinstance(json.loads(body), dict)
-    except ValueError:
+        msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return False
+    return True
 
 
 async def too_large(scope: Scope, receive: Receive, send: Send) -> None:

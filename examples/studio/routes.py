@@ -78,8 +78,8 @@ def started_routes(store: Store, services: Services, in_flight: Counter[str]) ->
     return router
 
 
-def first_picture(body: Any) -> tuple[str, bytes] | None:
+def first_picture(body: dict[str, Any]) -> tuple[str, bytes] | None:
     """The type and the bytes of the first picture that stands in a request itself."""
-    images = body.get("images") if isinstance(body, dict) else None
+    images: Any = body.get("images")
     found = INLINE.fullmatch(images[0]) if isinstance(images, list) and images and isinstance(images[0], str) else None
     return (found[1], base64.b64decode(found[2])) if found else None

@@ -55,9 +55,9 @@ class Services:
     """The services that there are: those that the environment holds a key for, else a sandbox with both."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        named = [name for name in REQUESTS if any(environment.get(key) for key in KEYS[name])]
+        named: list[Service] = [name for name in REQUESTS if any(environment.get(key) for key in KEYS[name])]
         self.embedded = not named
-        self.names: list[Service] = named or list(REQUESTS)
+        self.names = named or list(REQUESTS)
         self.clients: dict[Service, Higgsfield] = {}
         self._environment = environment
         self._lists: dict[tuple[Service, str], tuple[float, list[Any]]] = {}

@@ -38,7 +38,7 @@ class Row:
     key: str
     service: str
     type: str
-    body: Any
+    body: dict[str, Any]
     created_at: str
     ref: str | None
     generation: Any
@@ -74,9 +74,11 @@ class Row:
 def without_pictures(value: Any) -> Any:
     """The same JSON, with the megabytes of data URIs cut off."""
     if isinstance(value, dict):
-        return {name: without_pictures(each) for name, each in value.items()}
+        fields: dict[str, Any] = value
+        return {name: without_pictures(each) for name, each in fields.items()}
     if isinstance(value, list):
-        return [without_pictures(each) for each in value]
+        items: list[Any] = value
+        return [without_pictures(each) for each in items]
     if isinstance(value, str) and value.startswith("data:"):
         return f"{value.partition(',')[0]},…"
     return value
