@@ -165,9 +165,8 @@ def studio(running: tuple[Sandbox, Studio]) -> Studio:
 
 @pytest.fixture
 async def mortal(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Studio]:
-    """A studio that may be stopped."""
+    """A studio that a test starts and stops by itself."""
     studio = Studio(tmp_path, environment(sandbox))
-    await studio.start()
     yield studio
     await studio.stop()
     assert "Traceback" not in studio.errors, studio.errors
@@ -324,7 +323,8 @@ async def test_several_of_one_kind(sandbox: Sandbox, studio: Studio, browser: Br
 
 async def test_a_restart_in_the_middle(sandbox: Sandbox, mortal: Studio, browser: Browser) -> None:
     studio = mortal
-    sandbox.plan(Plan(queued=1, running=50))
+    await studio.start()
+    sandbox.plan(Plan(queued=1, running=35))
     browser.allowed = {"net"}
     page = await browser.open(studio)
     await fill(page, "DoP video", picture(sandbox), What_happens="It survives")
@@ -340,6 +340,7 @@ async def test_a_restart_in_the_middle(sandbox: Sandbox, mortal: Studio, browser
 
 async def test_a_crash_between_the_submit_and_its_answer(sandbox: Sandbox, mortal: Studio, browser: Browser) -> None:
     studio = mortal
+    await studio.start()
     sandbox.script("submit", Fault.delay(2, accept=True))
     sandbox.plan(Plan(queued=0, running=LONG))
     browser.allowed = {"net"}
@@ -363,7 +364,7 @@ async def test_a_crash_between_the_submit_and_its_answer(sandbox: Sandbox, morta
 
 
 async def test_two_tabs_agree(sandbox: Sandbox, studio: Studio, browser: Browser) -> None:
-    sandbox.plan(Plan(queued=1, running=10), Plan(queued=1, running=35))
+    sandbox.plan(Plan(queued=1, running=10), Plan(queued=1, running=30))
     one, two = await browser.open(studio), await browser.open(studio)
     await one.bring_to_front()
     await fill(one, "Motion video", picture(sandbox), What_happens="From the first")
@@ -383,7 +384,7 @@ async def test_two_tabs_agree(sandbox: Sandbox, studio: Studio, browser: Browser
 
 
 async def test_a_lost_connection(sandbox: Sandbox, studio: Studio, browser: Browser) -> None:
-    sandbox.plan(Plan(queued=1, running=40))
+    sandbox.plan(Plan(queued=1, running=20))
     browser.allowed = {"net"}
     page = await browser.open(studio)
     await fill(page, "Images", What_to_see="In the dark")
@@ -449,9 +450,8 @@ async def test_what_is_missing_is_said(studio: Studio, browser: Browser) -> None
     await expect(page.get_by_role("article")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_on_a_phone(scheme: str, studio: Studio, make_browser: Callable[..., Any]) -> None:
-    settings = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True}
+async def test_on_a_phone(studio: Studio, make_browser: Callable[..., Any]) -> None:
+    settings = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
     browser: Browser = await make_browser(**settings, is_mobile=True)
     page = await browser.open(studio)
     for kind in ("Images", "Product ad", "Talking avatar", "DoP video", "Motion video"):
@@ -533,7 +533,6 @@ async def test_errors_in_plain_words(sandbox: Sandbox, studio: Studio, browser: 
 async def test_its_own_sandbox(mortal: Studio, browser: Browser) -> None:
     browser.allowed = {"net"}
     studio = mortal
-    await studio.stop()
     studio.env = environment(None)
     await studio.start()
     page = await browser.open(studio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections import Counter
 from typing import Any
@@ -53,15 +54,15 @@ def started_routes(store: Store, services: Services, in_flight: Counter[str]) ->
         return [row.as_json(in_flight=row.key in in_flight, gone=services.lost(row)) for row in rows]
 
     @router.get("/{key}/body")
-    async def body(key: str) -> Any:
+    async def body(key: str) -> Response:
         if (row := await store.row(key)) is None:
             raise HTTPException(404)
-        return row.body
+        return Response(row.body, media_type="application/json")
 
     @router.get("/{key}/picture")
     async def picture(key: str) -> Response:
         row = await store.row(key)
-        found = row and first_picture(row.body)
+        found = row and first_picture(json.loads(row.body))
         if not found:
             raise HTTPException(404)
         content_type, content = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ CREATE TABLE IF NOT EXISTS started (
 )
 """
 
+# In JSON: what stands before the megabytes of a picture, and these.
+_PICTURE = re.compile(r'("data:image/[^",\\]*,)[^"\\]*')
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -38,7 +42,7 @@ class Row:
     key: str
     service: str
     type: str
-    body: dict[str, Any]
+    body: str
     created_at: str
     ref: str | None
     generation: Any
@@ -55,7 +59,7 @@ class Row:
             "key": self.key,
             "service": self.service,
             "type": self.type,
-            "body": without_pictures(self.body),
+            "body": json.loads(_PICTURE.sub(r"\1…", self.body)),
             "created_at": self.created_at,
             "generation": self.generation,
             "problem": self.problem,
@@ -69,19 +73,6 @@ class Row:
             return "submitting"
         # Without an answer, such as after a crash in the middle, nobody knows.
         return "refused" if self.problem and self.problem.get("charged") == "no" else "unknown"
-
-
-def without_pictures(value: Any) -> Any:
-    """The same JSON, with the megabytes of data URIs cut off."""
-    if isinstance(value, dict):
-        fields: dict[str, Any] = value
-        return {name: without_pictures(each) for name, each in fields.items()}
-    if isinstance(value, list):
-        items: list[Any] = value
-        return [without_pictures(each) for each in items]
-    if isinstance(value, str) and value.startswith("data:"):
-        return f"{value.partition(',')[0]},…"
-    return value
 
 
 class Store:
@@ -149,7 +140,7 @@ class Store:
                 key=key,
                 service=service,
                 type=kind,
-                body=json.loads(body),
+                body=body,
                 created_at=created_at,
                 ref=ref,
                 generation=json.loads(generation) if generation else None,
