@@ -219,13 +219,13 @@ async def fill(page: Any, kind: str, picture: str = "", **fields: str) -> None:
 async def start(page: Any, prompt: str, status: str | None = "Working") -> Any:
     """Press the button, and return the card that appears."""
     before = await page.get_by_role("article").count()
+    # A second click right after the first one does nothing.
+    await page.locator("#start:not([aria-disabled])").wait_for()
     await page.get_by_role("button", name=re.compile("^Make")).click()
     await expect(page.get_by_role("article")).to_have_count(before + 1)
     found = card(page, prompt)
     if status:
         await shows(found, status)
-    # A second click right after the first one does nothing.
-    await page.locator("#start:not([aria-disabled])").wait_for()
     return found
 
 
