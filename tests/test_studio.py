@@ -242,6 +242,15 @@ async def shows(made: Any, status: str) -> None:
     await made.locator(".pill", has_text=re.compile(f"^{status}$")).wait_for()
 
 
+async def arrival(sandbox: Sandbox) -> None:
+    """Wait until something was accepted."""
+    for _ in range(250):
+        if sandbox.generations:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("nothing arrived")
+
+
 async def plays(video: Any) -> bool:
     """Whether time passes in it."""
     first = await video.evaluate("video => video.currentTime")
@@ -347,10 +356,7 @@ async def test_a_crash_between_the_submit_and_its_answer(sandbox: Sandbox, morta
     page = await browser.open(studio)
     await fill(page, "DoP video", picture(sandbox), What_happens="Is it lost?")
     await start(page, "Is it lost?", "Sending")
-    for _ in range(100):
-        if sandbox.generations:
-            break
-        await asyncio.sleep(0.02)
+    await arrival(sandbox)
     await studio.stop(signal.SIGKILL)
     await studio.start()
     await page.reload()
@@ -499,7 +505,7 @@ async def test_files(sandbox: Sandbox, studio: Studio, browser: Browser, tmp_pat
     made = await start(page, "As data", None)
     await shows(made, "Done")
     await fill(page, "DoP video", What_happens="As an address")
-    await start(page, "As an address", None)
+    await shows(await start(page, "As an address", None), "Done")
     inline, uploaded = [generation.request for generation in sandbox.generations.values()]
     assert inline["image"][0].startswith("data:image/jpeg;base64,/9j/")
     assert uploaded["image_url"].startswith(f"{sandbox.media_url}/input/")
@@ -514,18 +520,23 @@ async def test_files(sandbox: Sandbox, studio: Studio, browser: Browser, tmp_pat
 
 
 async def test_errors_in_plain_words(sandbox: Sandbox, studio: Studio, browser: Browser) -> None:
-    browser.allowed = {"402"}
-    points = sandbox.points
+    browser.allowed = {"402", "422"}
+    credit = sandbox.credits
     page = await browser.open(studio)
-    await fill(page, "Motion video", picture(sandbox), What_happens="Too dear")
-    await page.get_by_role("radio", name="General").check()
-    sandbox._account._points *= 0
+    await fill(page, "DoP video", picture(sandbox), What_happens="Too dear")
+    sandbox._account._credits *= 0
     made = await start(page, "Too dear", "Not started")
-    sandbox._account._points = points
+    sandbox._account._credits = credit
     await expect(made).to_contain_text("balance does not suffice. Nothing was charged.")
     await page.reload()
     await expect(made).to_contain_text("balance does not suffice. Nothing was charged.")
     await made.get_by_role("button", name="Remove").click()
+    await expect(page.get_by_role("article")).to_have_count(0)
+    # What the service does not take is said at the form, and is nothing that was started.
+    detail = b'{"detail": [{"loc": ["body", "prompt"], "msg": "Too long", "type": "too_long"}]}'
+    sandbox.script("submit", Fault.answer(422, detail, {"Content-Type": "application/json"}))
+    await page.get_by_role("button", name="Make it").click()
+    await expect(page.get_by_role("alert").filter(has_text="prompt: Too long. Nothing was charged.")).to_be_visible()
     await expect(page.get_by_role("article")).to_have_count(0)
     assert not sandbox.generations
 
@@ -594,6 +605,7 @@ async def test_a_tab_that_is_closed_loses_nothing(sandbox: Sandbox, studio: Stud
     page = await browser.open(studio)
     await fill(page, "Images", What_to_see="Left behind")
     await start(page, "Left behind", "Sending")
+    await arrival(sandbox)
     await page.close()
     page = await browser.open(studio)
     await shows(card(page, "Left behind"), "Done")

@@ -41,6 +41,7 @@ function show() {
 /** @type {Promise<void> | null} */
 let fetching = null;
 let outdated = false;
+let later = 0;
 
 /** Asks for the rows. Whoever asks while an answer is under way gets one that is newer. @returns {Promise<void>} */
 function refetch() {
@@ -60,6 +61,10 @@ async function fetchRows() {
   for (const key of rows.keys()) if (rows.get(key)?.state !== "submitting") sending.delete(key);
   loaded = true;
   show();
+  // Sent by a tab that is closed by now: nobody else tells of its answer.
+  clearTimeout(later);
+  const orphans = [...rows.values()].some((row) => row.state === "submitting" && !sending.has(row.key));
+  if (orphans) later = setTimeout(refetch, 1000);
 }
 
 /** The server keeps what the pages tell it; this page may have heard more since. @param {Row} row @param {Row | undefined} known */
