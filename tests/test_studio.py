@@ -541,6 +541,40 @@ async def test_errors_in_plain_words(sandbox: Sandbox, studio: Studio, browser: 
     assert not sandbox.generations
 
 
+async def test_a_lost_answer(sandbox: Sandbox, studio: Studio, browser: Browser) -> None:
+    browser.allowed = {"502"}
+    sandbox.script("submit", Fault.reset(accept=True))
+    page = await browser.open(studio)
+    await fill(page, "Images", What_to_see="Who knows?")
+    made = await start(page, "Who knows?", "Nobody knows")
+    await expect(made).to_contain_text("it may have been accepted, and paid for")
+    # The service knows no keys for these: that it may cost twice is said before it can.
+    await made.get_by_role("button", name="Look again").click()
+    dialog = page.get_by_role("dialog", name="It may cost twice")
+    await dialog.get_by_role("button", name="Leave it").click()
+    await expect(dialog).to_be_hidden()
+    await made.get_by_role("button", name="Look again").click()
+    async with page.expect_response("**/api/platform/keyframes") as answer:
+        await dialog.get_by_role("button", name="Look again all the same").click()
+    # The server still knows that its answer was lost.
+    assert (await answer.value).status == 502
+    await shows(made, "Nobody knows")
+    assert len(sandbox.generations) == 1
+
+
+async def test_real_money(mortal: Studio, browser: Browser) -> None:
+    # An address that leads nowhere, and that is not of this machine. Until something is started nothing is asked of it.
+    mortal.env = environment(None) | {"HF_KEY": "id:secret", "HIGGSFIELD_BASE_URL": "https://higgsfield.invalid"}
+    await mortal.start()
+    page = await browser.open(mortal)
+    await expect(page.locator("#money")).to_have_text("Real money: on the platform")
+    await expect(page.get_by_role("radio", name="Images")).to_be_checked()
+    await expect(page.locator("#kinds").get_by_role("radio")).to_have_count(2)
+    answer = await browser.context.request.get(mortal.url)
+    assert "127.0.0.1" not in answer.headers["content-security-policy"]
+    assert "secret" not in await answer.text() + await (await page.request.get(f"{mortal.url}api/services")).text()
+
+
 async def test_its_own_sandbox(mortal: Studio, browser: Browser) -> None:
     browser.allowed = {"net"}
     studio = mortal

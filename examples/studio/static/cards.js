@@ -268,7 +268,7 @@ export class Cards {
       }
       card.update(row);
       // What stands where it belongs is not moved: moving it would stop what it plays.
-      if (card.element === before) before = before.nextElementSibling;
+      if (card.element === before) before = card.element.nextElementSibling;
       else this.list.insertBefore(card.element, before);
     }
   }

@@ -212,8 +212,8 @@ async function again(row) {
 async function look(row) {
   const free = row.service === "platform" && row.type === "model-request";
   const text =
-    "The service keeps no list of what it was sent. If the studio's server still knows this one, it brings it back. If it was restarted since, a new one is started, and it may be paid for twice.";
-  if (!free && !(await ask("Look again?", text, "Look again, even if it costs"))) return;
+    "The service has nothing to look it up by. As long as the studio's server knows this one, it answers as before; after a restart it sends it once more, and if the first one was accepted, it is paid for twice. The account's balance or history may tell.";
+  if (!free && !(await ask("It may cost twice", text, "Look again all the same"))) return;
   try {
     const body = await call("GET", `/api/started/${row.key}/body`);
     await submit({ ...row, body });
