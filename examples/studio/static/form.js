@@ -26,6 +26,8 @@ export class Form {
     /** @type {Record<string, Record<string, string>>} What was chosen for the kinds that are not shown. */
     this.chosen = {};
     this.timer = 0;
+    /** @type {Map<string, Promise<void>>} */
+    this.loading = new Map();
     byId("kinds").append(...this.kinds.map((name) => this.kindChoice(name)));
     for (const field of document.querySelectorAll("[data-field]")) {
       const name = /** @type {HTMLElement} */ (field).dataset.field ?? "";
@@ -74,7 +76,7 @@ export class Form {
       if (!kind.fields.includes(id)) continue;
       const picker = this.pickers[id];
       const path = `${kind.service}/${byId(id).dataset.catalogue}`;
-      picker.load(path, kind.optional?.includes(id) ?? false);
+      this.loading.set(id, picker.load(path, kind.optional?.includes(id) ?? false));
     }
     this.tellWrong(new Map());
     this.changed("kind");

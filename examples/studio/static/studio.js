@@ -234,6 +234,7 @@ function complain(error) {
 /** A picture and words to try it with. */
 async function example() {
   const picture = await (await fetch("example.jpg")).blob();
+  await Promise.all(form?.loading.values() ?? []);
   const name = form?.kind ?? "";
   byId("prompt").value = KINDS[name].example ?? "";
   if (name === "speech") byId("words").value = byId("words").placeholder;
