@@ -469,6 +469,7 @@ async def test_on_a_phone(studio: Studio, make_browser: Callable[..., Any]) -> N
         nameless = await page.evaluate(NAMELESS)
         assert not nameless
     await page.get_by_role("button", name="Fill in an example").click()
+    await expect(page.locator("#start")).to_be_focused()  # which is when all is filled in
     await start(page, "The beam of the lighthouse", "Done")
     assert await page.evaluate("document.documentElement.scrollWidth") == 360
     assert not await page.evaluate(SMALL_TARGETS)
@@ -583,6 +584,7 @@ async def test_its_own_sandbox(mortal: Studio, browser: Browser) -> None:
     page = await browser.open(studio)
     await expect(page.locator("#money")).to_have_text("Sandbox: nothing costs money")
     await page.get_by_role("button", name="Fill in an example").click()
+    await expect(page.locator("#start")).to_be_focused()  # which is when all is filled in
     await start(page, "The beam of the lighthouse", None)
     await studio.stop()
     await studio.start()
