@@ -155,6 +155,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def studio(session: nox.Session) -> None:
+    """Serve the studio, a page to make videos and images on, and open it. What follows `--` goes to it."""
+    session.install("-e", ".[fastapi,sandbox]", *group("studio"))
+    session.run("python", "examples/studio/app.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run benchmarks: `-- NAME [its arguments]`. Without a name, say which there are."""
     scripts = {path.stem: path for path in sorted(Path("benchmarks").glob("[!_]*.py"))}
