@@ -29,6 +29,7 @@ for module in ("fastapi", "uvicorn", "sse_starlette", "av"):
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.skipif(not CHROMIUM, reason="there is no chromium; the variable CHROMIUM may name one"),
     pytest.mark.skipif(os.name != "posix", reason="the server is told to stop by a signal"),
 ]
