@@ -14,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import resource
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import higgsfield_client
+import httpx
 import msgspec
 import uvicorn
 from fastapi import FastAPI, HTTPException
@@ -33,9 +35,11 @@ from sse_starlette.sse import EventSourceResponse
 from higgsfield_async import Higgsfield, PlatformTransport, PollPolicy
 from higgsfield_async.fastapi import generations_router, lifespan
 
+logger = logging.getLogger(__name__)
+
 KEY_ID, KEY_SECRET = "load-key", "load-secret"
-Controller = higgsfield_client.AsyncRequestController
-State = dict[str, Any]
+Controller: TypeAlias = higgsfield_client.AsyncRequestController
+State: TypeAlias = dict[str, Any]
 
 
 class Settings(Struct, frozen=True):
@@ -124,7 +128,9 @@ class SharedGeneration(Generation):
             async for state in super().watch():
                 for queue in self.queues:
                     queue.put_nowait(state)
-        finally:
+        except (higgsfield_client.HiggsfieldClientError, httpx.HTTPError) as error:
+            logger.warning("Polling of %s ended: %r", self.id, error)
+            self.poller = None
             for queue in self.queues:
                 queue.put_nowait(None)
 
@@ -142,9 +148,13 @@ class SharedGeneration(Generation):
                     return
         finally:
             self.queues.discard(queue)
-            if not self.queues and self.poller is not None:
-                self.poller.cancel()
-                self.poller = None
+            if not self.queues:
+                self.stop()
+
+    def stop(self) -> None:
+        if self.poller is not None:
+            self.poller.cancel()
+            self.poller = None
 
 
 def vendors(settings: Settings) -> FastAPI:
