@@ -65,7 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Usage:
-    """What the service's process has used by now: CPU in seconds, memory in bytes."""
+    """What a process has used by now: CPU in seconds, memory in bytes, and how long it waited for a core."""
 
     def __init__(self, pid: int) -> None:
         self.at = time.monotonic()
@@ -74,6 +74,7 @@ class Usage:
         self.cpu = (int(fields[11]) + int(fields[12])) / TICKS
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         self.resident, self.most = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+        self.waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 class Stream:
@@ -227,8 +228,8 @@ class Visitors:
     async def run(self) -> dict[str, Any]:
         await self.tell("/_stats")
         await self.warm_up()
-        pid, own = self.settings.pid, time.process_time()
-        before, seen_before = Usage(pid), await self.tell("/_stats")
+        pid = self.settings.pid
+        before, own_before, seen_before = Usage(pid), Usage(os.getpid()), await self.tell("/_stats")
         await self.open()
         opening = Usage(pid)
         await asyncio.sleep(1)
@@ -238,7 +239,7 @@ class Visitors:
         until = time.monotonic() + self.settings.seconds + self.settings.patience
         await self.visits()
         await asyncio.wait(self.watching, timeout=max(0.0, until - time.monotonic()))
-        after, seen_after = Usage(pid), await self.tell("/_stats")
+        after, own_after, seen_after = Usage(pid), Usage(os.getpid()), await self.tell("/_stats")
         await self.leave()
         ends = await self.tell("/_ends")
         submits = seen_after["generations"] - seen_before["generations"]
@@ -251,7 +252,8 @@ class Visitors:
             "polls": seen_after["requests"] - seen_before["requests"] - submits,
             "connections": seen_after["most_connections"],
             "stand_in": (seen_after["cpu"] - seen_before["cpu"]) / (seen_after["at"] - seen_before["at"]),
-            "visitors": (time.process_time() - own) / (after.at - before.at),
+            "visitors": (own_after.cpu - own_before.cpu) / (own_after.at - own_before.at),
+            "waited": {"service": after.waited - before.waited, "visitors": own_after.waited - own_before.waited},
             "streams": Counter(stream.verdict() for stream in self.streams),
             "told_after": summary([each.ended_at - ends[each.identifier] for each in self.streams if each.ended_at]),
             "latencies": {kind: summary(found) for kind, found in self.latencies.items()},
@@ -272,12 +274,15 @@ def summary(found: Sequence[float]) -> dict[str, float]:
 @asynccontextmanager
 async def sessions(patience: float) -> AsyncGenerator[tuple[aiohttp.ClientSession, aiohttp.ClientSession]]:
     """For the service, and for what the stand-in tells."""
-    # uvicorn closes a connection that is idle for 5 seconds.
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
+    # uvicorn closes a connection that is idle for 5 seconds; the one to the stand-in stays.
+    connector, lasting = (
+        aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
+        aiohttp.TCPConnector(keepalive_timeout=3600),
+    )
     timeout = aiohttp.ClientTimeout(patience)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-        aiohttp.ClientSession(timeout=timeout) as control,
+        aiohttp.ClientSession(connector=lasting, timeout=timeout) as control,
     ):
         yield session, control
 

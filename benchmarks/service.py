@@ -42,6 +42,7 @@ APPLICATIONS: Mapping[str, Mapping[str, Any]] = {
     VENDORS: {"side": "vendors"},
 }
 LESS_CPU, P99 = 5.0, 0.050
+NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +156,12 @@ class Report:
 
         return statistics.median(at(one) for one in self.found[name])
 
+    def parts(self, name: str, places: int, scale: float, *path: str) -> list[str]:
+        """The middle, nearly the last and the last of many, if there are any."""
+        if not self.middle(name, *path, "count"):
+            return [NONE] * 3
+        return [f"{self.middle(name, *path, part) * scale:,.{places}f}" for part in ("p50", "p99", "max")]
+
     def cpu(self) -> None:
         rows: list[list[str]] = []
         for name in self.found:
@@ -171,10 +178,13 @@ class Report:
                     f"{self.middle(name, 'connections'):.0f}",
                     f"{self.middle(name, 'stand_in'):.0%}",
                     f"{self.middle(name, 'visitors'):.0%}",
+                    "; ".join(f"{self.middle(name, 'waited', each):.1f}" for each in ("service", "visitors")),
                 ]
             )
         head = ["Application", "CPU s", "of ours", "of ours, every 0.5 s", "ms to open a stream", "of a core, open"]
-        table("CPU", [*head, "wall s", "polls", "connections", "stand-in", "visitors"], rows)
+        table(
+            "CPU", [*head, "wall s", "polls", "connections", "stand-in", "visitors", "both waited for a core, s"], rows
+        )
 
     def ratio(self, ours: str, name: str) -> str:
         if ours not in self.found:
@@ -200,7 +210,7 @@ class Report:
                     f"{several:,.0f}",
                     f"{good:,} of {len(runs) * self.sizes.streams:,}",
                     "; ".join(f"{count}: {what}" for what, count in told.items()),
-                    *(f"{self.middle(name, 'told_after', part):.2f}" for part in ("p50", "p99", "max")),
+                    *self.parts(name, 2, 1, "told_after"),
                     *(f"{memory[part] / MIB:.1f}" for part in memory),
                     f"{each:.1f}",
                 ]
@@ -213,7 +223,7 @@ class Report:
         for name, runs in self.found.items():
             row = [name]
             for kind in ("state", "submit"):
-                row += [milli(self.middle(name, "latencies", kind, part)) for part in ("p50", "p99", "max")]
+                row += self.parts(name, 1, 1e3, "latencies", kind)
                 p99 = self.middle(name, "latencies", kind, "p99")
                 if name in {OURS, OFTEN} and p99 > P99:
                     self.missed.append(f"{name}: p99 of {kind} {milli(p99)}, target {milli(P99)}")
