@@ -214,7 +214,10 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     app = ours(settings) if settings.side == "ours" else vendors(settings)
-    listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    # The protocol is named as it is where uvicorn opens the socket itself: of any other, asyncio does not turn off
+    # Nagle's algorithm, and an answer in two parts waits for 40 ms.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, loop=settings.loop, http="h11", access_log=False, log_level="warning", timeout_graceful_shutdown=5
     )
