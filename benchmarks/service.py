@@ -7,7 +7,13 @@ first submit to the end of the last stream: for the same streams, events and req
 system counts, streams open less before; what the server itself keeps for a connection is in it.
 
 A stream is good when it tells the states in their order, the end as its last, and is closed after it. Exits with 1
-where one of ours is not, or where a target is missed. CPU and memory are read from `/proc`, on Linux.
+where one of ours is not, where a request to ours is not answered, and where ours takes too much of the vendor's CPU; the
+last is not asked of `--quick`, where what every FastAPI application costs is most of it. What is not over when patience
+ends is cut off and counted: that side's CPU would have been more.
+
+How late requests are answered says little on a machine with other work. The seconds for which the processes waited for
+a core, and how late the visitors sent, tell how much of it is the machine's. CPU and memory are read from `/proc`, on
+Linux.
 """
 
 from __future__ import annotations
@@ -41,7 +47,7 @@ APPLICATIONS: Mapping[str, Mapping[str, Any]] = {
     SHARED: {"side": "shared"},
     VENDORS: {"side": "vendors"},
 }
-LESS_CPU, P99 = 5.0, 0.050
+LESS_CPU = 5.0
 NONE = "none"
 
 
@@ -141,8 +147,9 @@ Found = Mapping[str, Sequence[Mapping[str, Any]]]
 class Report:
     """What is printed of one event loop, and what was missed."""
 
-    def __init__(self, sizes: Sizes, found: Found) -> None:
+    def __init__(self, sizes: Sizes, found: Found, *, judged: bool) -> None:
         self.sizes = sizes
+        self.judged = judged
         self.found = found
         self.missed = [
             f"{name}: {fault}" for name in (OURS, OFTEN) for one in found.get(name, ()) for fault in faults(sizes, one)
@@ -190,7 +197,7 @@ class Report:
         if ours not in self.found:
             return ""
         ratio = self.middle(name, "cpu") / self.middle(ours, "cpu")
-        if name == VENDORS:
+        if self.judged and (ours, name) == (OURS, VENDORS):
             if ratio < LESS_CPU:
                 self.missed.append(f"CPU of {name}: {ratio:.1f} x {ours}, target {LESS_CPU:g} x")
             return f"{ratio:.1f}x (target ≥ {LESS_CPU:g}x)"
@@ -224,19 +231,12 @@ class Report:
             row = [name]
             for kind in ("state", "submit"):
                 row += self.parts(name, 1, 1e3, "latencies", kind)
-                p99 = self.middle(name, "latencies", kind, "p99")
-                if name in {OURS, OFTEN} and p99 > P99:
-                    self.missed.append(f"{name}: p99 of {kind} {milli(p99)}, target {milli(P99)}")
             errors = {what: sum(one["errors"].get(what, 0) for one in runs) for one in runs for what in one["errors"]}
             row.append("; ".join(f"{count}: {what}" for what, count in errors.items()))
-            row.append(milli(self.middle(name, "started_late", "p99")))
+            row.append(f"{self.middle(name, 'started_late', 'p99') * 1e3:,.1f}")
             rows.append(row)
         parts = [f"{kind}: {part}" for kind in ("state", "submit") for part in ("p50", "p99", "max")]
         table("Requests, in ms from when each was due", ["Application", *parts, "errors", "sent late, p99"], rows)
-
-
-def milli(seconds: float) -> str:
-    return f"{seconds * 1e3:,.1f}"
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -248,7 +248,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What a web service costs that shows generations to many watchers.")
-    parser.add_argument("--quick", action="store_true", help="small sizes: a smoke run of a minute")
+    parser.add_argument("--quick", action="store_true", help="small sizes: a smoke run of a minute, with no target")
     for name, kind in (("tasks", int), ("watchers", int), ("submits", int), ("shortest", float), ("longest", float)):
         parser.add_argument(f"--{name}", type=kind, help=f"default {getattr(Sizes(), name):g}")
     for name in ("rate", "seconds", "patience"):
@@ -278,7 +278,7 @@ def main() -> int:
             f"\n{loop}: {sizes.streams:,} streams on {sizes.tasks} generations of {sizes.shortest:g} to"
             f" {sizes.longest:g} s, and {sizes.rate:g} requests a second for {sizes.seconds:g} s"
         )
-        report = Report(sizes, found)
+        report = Report(sizes, found, judged=not given.quick)
         report.cpu()
         report.watched()
         report.requests()
