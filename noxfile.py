@@ -171,7 +171,7 @@ def bench(session: nox.Session) -> None:
     name, *arguments = session.posargs
     if Path(name).stem not in scripts:
         session.error(f"No benchmark {name!r}; there are: {', '.join(scripts) or 'none'}")
-    session.install("-e", ".[sandbox]", *group("bench"))
+    session.install("-e", ".[fastapi,sandbox]", *group("bench"))
     session.run("python", str(scripts[Path(name).stem]), *arguments)
 
 

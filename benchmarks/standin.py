@@ -2,10 +2,13 @@
 
     python benchmarks/standin.py --seconds 10      generations are completed 10 seconds after their submit
     python benchmarks/standin.py --looks 100       or with the hundredth look at them
+    python benchmarks/standin.py --seconds 5 --longest 25 --held
+                                                   after 5 to 25 seconds, from `GET /_go` on for those submitted before
 
 A process of its own: a generator of load in the process of the server measures both. It prints its address, serves
 until its standard input ends, and tells on `GET /_stats` what it has seen. The connection that asks for it is not
-counted, so it must be made before any other. For what a strict service says, there is `higgsfield_async.sandbox`.
+counted, so it must be made before any other. `GET /_ends` tells when each generation ended, or will. For what a strict
+service says, there is `higgsfield_async.sandbox`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import contextlib
 import gc
 import importlib
 import json
+import math
 import sys
 import threading
 import time
@@ -29,6 +33,8 @@ ANSWER = (
 )
 RESULT = ',"video":{"url":"https://cdn.example.com/780762c8-a5c4-4a27-a8e5-0f8be7d0b116/%b.mp4"}'
 ID_LENGTH = 36
+# Its multiples, without what stands before the point, are spread evenly however many there are.
+GOLDEN = 0.6180339887498949
 
 NOT_FOUND = (
     b'HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 22\r\n\r\n{"detail":"Not Found"}'
@@ -36,10 +42,11 @@ NOT_FOUND = (
 
 
 class Generation:
-    __slots__ = ("looks", "submitted")
+    __slots__ = ("lasts", "looks", "submitted")
 
-    def __init__(self, submitted: float) -> None:
+    def __init__(self, submitted: float, lasts: float) -> None:
         self.submitted = submitted
+        self.lasts = lasts
         self.looks = 0
 
 
@@ -50,10 +57,14 @@ class Service:
     Attributes:
         seconds: How long a generation takes; the first tenth of it is the queue.
         looks: With which look a generation is completed, in place of the time; 0 for none.
+        longest: What the longest takes, where they differ: any stretch of submits has short ones and long ones.
+        went: Before then, by the monotonic clock, all generations stand in the queue.
     """
 
     seconds: float
     looks: int
+    longest: float = 0.0
+    went: float = 0.0
     answers: dict[str, bytes] = field(default_factory=dict[str, bytes])
     generations: dict[bytes, Generation] = field(default_factory=dict[bytes, Generation])
     requests: int = 0
@@ -72,7 +83,8 @@ class Service:
     def submit(self) -> bytes:
         number = len(self.generations)
         identifier = b"%08x-5e1f-4b0a-9c3d-%012x" % (number * 2654435761 % 2**32, number)
-        self.generations[identifier] = Generation(time.monotonic())
+        lasts = self.seconds + max(0.0, self.longest - self.seconds) * (number * GOLDEN % 1)
+        self.generations[identifier] = Generation(time.monotonic(), lasts)
         return self.answers["queued"] % (identifier, identifier, identifier)
 
     def look(self, identifier: bytes) -> bytes:
@@ -80,14 +92,17 @@ class Service:
         if generation is None:
             return NOT_FOUND
         generation.looks += 1
-        part = generation.looks / self.looks if self.looks else (time.monotonic() - generation.submitted) / self.seconds
+        part = generation.looks / self.looks if self.looks else self.part(generation)
         if part >= 1:
             self.completed += 1
             return self.answers["completed"] % (identifier, identifier, identifier, identifier)
         return self.answers["queued" if part < 0.1 else "in_progress"] % (identifier, identifier, identifier)
 
+    def part(self, generation: Generation) -> float:
+        return (time.monotonic() - max(generation.submitted, self.went)) / generation.lasts
+
     def stats(self) -> bytes:
-        body = json.dumps(
+        return told(
             {
                 "cpu": time.process_time(),
                 "at": time.monotonic(),
@@ -96,9 +111,26 @@ class Service:
                 "generations": len(self.generations),
                 "completed": self.completed,
             }
-        ).encode()
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-        return head + body
+        )
+
+    def go(self) -> bytes:
+        self.went = time.monotonic()
+        return told({"at": self.went})
+
+    def ends(self) -> bytes:
+        """When each generation ended, or will, by the monotonic clock: one for all processes of a Linux."""
+        return told(
+            {
+                identifier.decode(): max(each.submitted, self.went) + each.lasts
+                for identifier, each in self.generations.items()
+            }
+        )
+
+
+def told(found: dict[str, Any]) -> bytes:
+    body = json.dumps(found).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return head + body
 
 
 class Connection(asyncio.Protocol):
@@ -147,6 +179,10 @@ class Connection(asyncio.Protocol):
                 service.connections -= 1
                 service.most_connections = service.connections
             return service.stats()
+        if data.startswith(b"GET /_go "):
+            return service.go()
+        if data.startswith(b"GET /_ends "):
+            return service.ends()
         return NOT_FOUND
 
 
@@ -180,13 +216,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A stand-in for the platform's v2, for measuring clients.")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long a generation takes")
     parser.add_argument("--looks", type=int, default=0, help="with which look it is completed, in place of the time")
+    parser.add_argument("--longest", type=float, default=0.0, help="how long the longest takes, where they differ")
+    parser.add_argument("--held", action="store_true", help="nothing leaves the queue before `GET /_go`")
     arguments = parser.parse_args()
+    service = Service(arguments.seconds, arguments.looks, arguments.longest, math.inf if arguments.held else 0.0)
     try:
         uvloop: Any = importlib.import_module("uvloop")
     except ModuleNotFoundError:
         uvloop = None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
-        runner.run(serve(Service(arguments.seconds, arguments.looks)))
+        runner.run(serve(service))
 
 
 if __name__ == "__main__":
