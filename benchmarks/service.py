@@ -7,8 +7,8 @@ first submit to the end of the last stream: for the same streams, events and req
 system counts, streams open less before; what the server itself keeps for a connection is in it.
 
 A stream is good when it tells the states in their order, the end as its last, and is closed after it. Exits with 1
-where one of ours is not, where a request to ours is not answered, and where ours takes too much of the vendor's CPU; the
-last is not asked of `--quick`, where what every FastAPI application costs is most of it. What is not over when patience
+where one of ours is not, where a request to ours is not answered, and where the vendor's CPU is not 5 times ours; the
+last is not asked of `--quick`, where most of it is what any FastAPI application costs. What is not over when patience
 ends is cut off and counted: that side's CPU would have been more.
 
 How late requests are answered says little on a machine with other work. The seconds for which the processes waited for
