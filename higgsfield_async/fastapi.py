@@ -90,7 +90,8 @@ def lifespan(
     return opened
 
 
-def get_client(connection: HTTPConnection) -> Higgsfield:
+# Not for what it awaits, but since FastAPI runs a plain function in a thread, for each request.
+async def get_client(connection: HTTPConnection) -> Higgsfield:
     """The application's client, as a dependency; a test puts another in its place by `app.dependency_overrides`.
 
     Raises:

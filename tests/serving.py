@@ -20,7 +20,10 @@ class Server(uvicorn.Server):
 @asynccontextmanager
 async def served(app: Any, **settings: Any) -> AsyncGenerator[Server]:
     """An ASGI application behind uvicorn, at `.url`."""
-    listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    # Of the protocol by name: asyncio does not delay small packets where it knows that it is TCP.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(2048)
     server = Server(uvicorn.Config(app, log_level="warning", lifespan="on", **settings))
     server.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     serving = asyncio.create_task(server.serve([listening]))
