@@ -22,6 +22,7 @@ from higgsfield_async import (
     Soul,
     Speech,
     TalkingHead,
+    Webhook,
 )
 from higgsfield_async.fastapi import generations_router
 from higgsfield_async.sandbox import Sandbox
@@ -44,7 +45,9 @@ async def test_schemathesis_finds_nothing(service: str, requests: list[type], tm
         transport = sandbox.proxy() if service == "proxy" else sandbox.platform()
         async with Higgsfield(transport) as hf:
             app = FastAPI()
-            app.include_router(generations_router(client=lambda: hf, requests=requests), prefix="/generations")
+            webhook = None if service == "proxy" else Webhook("https://app.example.com/generations/webhook")
+            router = generations_router(client=lambda: hf, requests=requests, webhook=webhook)
+            app.include_router(router, prefix="/generations")
             async with served(app) as server:
                 found = await anyio.run_process(
                     [
@@ -62,4 +65,4 @@ async def test_schemathesis_finds_nothing(service: str, requests: list[type], tm
                 )
     report = found.stdout.decode()
     assert found.returncode == 0, report
-    assert f"Tested: {2 * len(requests) + 5}" in report
+    assert f"Tested: {2 * len(requests) + 4 + (webhook is not None)}" in report
