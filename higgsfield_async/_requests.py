@@ -72,8 +72,6 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
                 value = msgspec.convert(getattr(self, field.name), field.type)
             except msgspec.ValidationError as error:
                 wrong.append(FieldError((field.name,), _in_words(error), "value_error"))
-            except RecursionError:
-                wrong.append(FieldError((field.name,), "is nested too deeply", "recursion_loop"))
             else:
                 # What was checked is what is kept: a copy of a list, a struct made of a dict.
                 msgspec.structs.force_setattr(self, field.name, value)

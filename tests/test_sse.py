@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from higgsfield_async import ConfigurationError, Higgsfield, JobStatus, PollPolicy, TaskRef, sse
-from higgsfield_async._events import HEARTBEAT
+from higgsfield_async._events import HEARTBEAT, Events
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 from surfaces import PROXY, V1, V2, Surface
 
@@ -213,6 +213,17 @@ async def test_leaving_it_leaves_nothing_behind(sandbox: Sandbox, client: Client
         asked = polls(sandbox)
         await asyncio.sleep(0.1)
         assert polls(sandbox) <= asked + 1
+
+
+async def test_it_may_be_stopped(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=1e9))
+    async with client() as hf:
+        stream = Events((await hf.submit(PROXY.request),), "", 15)
+        watching = asyncio.create_task(told(stream))
+        await asyncio.sleep(0.01)
+        stream.stop()
+        stream.stop()
+        assert [mark for mark, _, _ in await watching] == ["q"]
 
 
 async def test_settings_that_cannot_be(client: Client) -> None:

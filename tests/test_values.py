@@ -423,3 +423,12 @@ def test_the_tree_as_it_is_drawn() -> None:
         # Siblings may share a line: they are leaves.
         stack.append((depth, name))
     assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in every_error()}
+
+
+def test_arguments_nested_too_deeply() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"deeper": deep}
+    with pytest.raises(InvalidRequest, match="cannot be written as JSON") as caught:
+        ModelRequest("a/b", deep)
+    assert caught.value.errors[0].loc == ("arguments",)

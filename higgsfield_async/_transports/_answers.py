@@ -262,8 +262,8 @@ def private_strings(value: object, key: str = "") -> set[str]:
                 found.add(value)
         elif is_array(value):
             waiting += [(key, item) for item in value if type(item) in _HOLDERS]
-        elif is_object(value):
-            waiting += [(name, item) for name, item in value.items() if type(item) in _HOLDERS]
+        else:
+            waiting += [(name, item) for name, item in as_object(value).items() if type(item) in _HOLDERS]
     return found
 
 
