@@ -105,7 +105,7 @@ async def test_what_is_open_and_in_hand_is_counted(open_sandbox: Any) -> None:
 
 
 async def test_time_passes_by_its_own_clock(open_sandbox: Any) -> None:
-    caller = await open_sandbox(speed=100)
+    caller = await open_sandbox(speed=20)
     _, answer = await caller.json("v2", "POST", SOUL, PROMPT)
     seen = []
     while "completed" not in seen:
