@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from higgsfield_async._addresses import is_inside
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._content import content_of
 from higgsfield_async._domain import (
@@ -86,6 +87,8 @@ class Higgsfield:
             and its connector are used as they are.
         trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY` and the like). It does not
             change a session of your own.
+        allow_private: Whether addresses inside private networks, and on this machine, may be fetched from and sent to
+            the platform. None where the service itself has such an address, as a `Sandbox` has.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Higgsfield:
         limits: Limits = Limits(),
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
+        allow_private: bool | None = None,
     ) -> None:
         self._transport = transport
         self._poll = poll
@@ -104,6 +108,7 @@ class Higgsfield:
         self._limits = limits
         self._session = session
         self._trust_env = trust_env
+        self._allow_private = is_inside(transport.origin) if allow_private is None else allow_private
         self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -122,6 +127,7 @@ class Higgsfield:
         limits: Limits = Limits(),
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
+        allow_private: bool | None = None,
     ) -> Self:
         """A client for the service that the environment holds a key for.
 
@@ -136,12 +142,21 @@ class Higgsfield:
             limits: As for `Higgsfield`.
             session: As for `Higgsfield`.
             trust_env: As for `Higgsfield`.
+            allow_private: As for `Higgsfield`.
 
         Raises:
             ConfigurationError: There is no key, half a key, or there are two and `service` is not given.
         """
         transport = transport_from(os.environ, service)
-        return cls(transport, poll=poll, retry=retry, limits=limits, session=session, trust_env=trust_env)
+        return cls(
+            transport,
+            poll=poll,
+            retry=retry,
+            limits=limits,
+            session=session,
+            trust_env=trust_env,
+            allow_private=allow_private,
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._parts is None else "open"
@@ -573,7 +588,11 @@ class Higgsfield:
             from higgsfield_async._engine import HttpEngine
 
             engine = HttpEngine(
-                retry=self._retry, limits=self._limits, session=self._session, trust_env=self._trust_env
+                retry=self._retry,
+                limits=self._limits,
+                session=self._session,
+                trust_env=self._trust_env,
+                allow_private=self._allow_private,
             )
 
             def look(ref: TaskRef) -> Any:

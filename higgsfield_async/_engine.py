@@ -49,8 +49,15 @@ class HttpEngine:
     """One client's connections. Made inside the event loop that it is used in."""
 
     def __init__(
-        self, *, retry: RetryPolicy, limits: Limits, session: aiohttp.ClientSession | None, trust_env: bool
+        self,
+        *,
+        retry: RetryPolicy,
+        limits: Limits,
+        session: aiohttp.ClientSession | None,
+        trust_env: bool,
+        allow_private: bool,
     ) -> None:
+        self._allow_private = allow_private
         self._retry = retry
         self._limits = limits
         self.pace = Pace(limits, retry, random.random)

@@ -21,7 +21,17 @@ MODULES = {
 # A new module belongs in this table. A folder stands for what is in it.
 LEVELS = {
     0: ["_errors", "_domain", "_http"],
-    1: ["_requests", "_retry", "_polling", "_durations", "_limits", "_problems", "_transports", "_webhooks"],
+    1: [
+        "_addresses",
+        "_requests",
+        "_retry",
+        "_polling",
+        "_durations",
+        "_limits",
+        "_problems",
+        "_transports",
+        "_webhooks",
+    ],
     2: ["_content", "_engine", "_pace"],
     3: ["_catalogue", "_events", "_fanout", "_task", "_tracker"],
     4: ["_client"],
