@@ -2,6 +2,7 @@
 
 import msgspec
 
+from higgsfield_async._budget import Budget, Cost, Estimates, Spending
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._domain import (
     AvatarPreset,
@@ -20,6 +21,7 @@ from higgsfield_async._domain import (
 from higgsfield_async._errors import (
     ApiError,
     AuthenticationFailed,
+    BudgetExceeded,
     ClientClosed,
     ConfigurationError,
     ConnectionFailed,
@@ -70,14 +72,18 @@ __all__ = [
     "ApiError",
     "AuthenticationFailed",
     "AvatarPreset",
+    "Budget",
+    "BudgetExceeded",
     "ClientClosed",
     "ConfigurationError",
     "ConnectionFailed",
     "ContentRejected",
+    "Cost",
     "DopMotion",
     "DopVideo",
     "DownloadError",
     "Estimate",
+    "Estimates",
     "FieldError",
     "GenerationCanceled",
     "GenerationError",
@@ -114,6 +120,7 @@ __all__ = [
     "Sound",
     "Speak",
     "Speech",
+    "Spending",
     "Stats",
     "SubmissionUnknown",
     "TalkingHead",

@@ -20,6 +20,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from higgsfield_async._addresses import is_inside
+from higgsfield_async._budget import Books, Budget, Estimates, Hold, Spending
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._content import content_of
 from higgsfield_async._domain import (
@@ -41,7 +42,9 @@ from higgsfield_async._errors import (
     HiggsfieldError,
     RateLimited,
     SubmissionUnknown,
+    Unsupported,
 )
+from higgsfield_async._estimates import estimate_each
 from higgsfield_async._fanout import Flow, Outcome, Outcomes, Requests, Stats, drawing
 from higgsfield_async._http import Call, Ticket
 from higgsfield_async._limits import Limits
@@ -89,6 +92,7 @@ class Higgsfield:
             change a session of your own.
         allow_private: Whether addresses inside private networks, and on this machine, may be fetched from and sent to
             the platform. None where the service itself has such an address, as a `Sandbox` has.
+        budget: What everything that this client submits may cost.
     """
 
     def __init__(
@@ -101,8 +105,13 @@ class Higgsfield:
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
         allow_private: bool | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._transport = transport
+        self._budget = self._checked_budget(budget)
+        self._books = Books()
+        # By their idempotency keys: what brings one of these back is the same generation, and pays nothing more.
+        self._in_doubt: dict[str, Hold] = {}
         self._poll = poll
         self._retry = retry
         self._limits = limits
@@ -128,6 +137,7 @@ class Higgsfield:
         session: aiohttp.ClientSession | None = None,
         trust_env: bool = False,
         allow_private: bool | None = None,
+        budget: Budget | None = None,
     ) -> Self:
         """A client for the service that the environment holds a key for.
 
@@ -143,6 +153,7 @@ class Higgsfield:
             session: As for `Higgsfield`.
             trust_env: As for `Higgsfield`.
             allow_private: As for `Higgsfield`.
+            budget: As for `Higgsfield`.
 
         Raises:
             ConfigurationError: There is no key, half a key, or there are two and `service` is not given.
@@ -156,6 +167,7 @@ class Higgsfield:
             session=session,
             trust_env=trust_env,
             allow_private=allow_private,
+            budget=budget,
         )
 
     def __repr__(self) -> str:
@@ -201,6 +213,7 @@ class Higgsfield:
         Raises:
             InvalidRequest: The service does not take it.
             Unsupported: This service cannot make it, or knows no such option.
+            BudgetExceeded: It costs more than is left of the client's budget, or its price is not known.
             SubmissionUnknown: It may have been accepted; its answer is lost.
             AuthenticationFailed, PermissionDenied, InsufficientCredits, NotFound, RateLimited, ServiceUnavailable,
             ConnectionFailed: It was not accepted, and nothing is charged.
@@ -287,12 +300,13 @@ class Higgsfield:
         on_update: Callable[[Outcome], object] | None = None,
         on_leave: OnCancel = "detach",
         webhook: Webhook | None = None,
+        budget: Budget | None = None,
     ) -> Outcomes:
         """Makes many generations at once, and iterates over their outcomes as they finish.
 
         One bad request, one refused submit or one failed generation is one `Outcome` with its error, and brings down
-        nothing else. What dooms all the rest (a wrong key, no credit, a closed client) ends the drawing: what is under
-        way is finished, and then that error is raised.
+        nothing else. What dooms all the rest (a wrong key, no credit, a budget that is used up, a closed client) ends
+        the drawing: what is under way is finished, and then that error is raised.
 
         Leaving the loop early stops the drawing, and what was not drawn stays in the iterable. What was submitted goes
         on, and `open_tasks()` has it; the ref of what had ended, and was not taken, goes to the log, as a warning of
@@ -310,6 +324,7 @@ class Higgsfield:
             on_leave: What happens to the generations under way when the loop is left early: nothing (`"detach"`), or
                 they are canceled where the service can (`"cancel"`).
             webhook: As for `submit`, for each of them.
+            budget: What all of them together may cost, besides the client's own budget.
 
         Raises:
             ConfigurationError: A setting is out of range.
@@ -320,12 +335,13 @@ class Higgsfield:
             raise ConfigurationError(msg)
         checked_on_cancel(on_leave)
         seconds, draw = checked_seconds(timeout, self._poll), drawing(requests)
+        self._checked_budget(budget)
         options = SubmitOptions(webhook=webhook)
 
         def begin() -> Flow:
             flow = Flow(
                 draw,
-                lambda request, placed: self._submit(request, options, on_leave, placed=placed),
+                lambda request, placed: self._submit(request, options, on_leave, placed=placed, budget=budget),
                 self._opened().tracker,
                 most=max_active,
                 at_once=self._limits.max_connections,
@@ -350,6 +366,7 @@ class Higgsfield:
         timeout: float | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
+        budget: Budget | None = None,
     ) -> list[JobSet]: ...
 
     @overload
@@ -362,6 +379,7 @@ class Higgsfield:
         timeout: float | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
+        budget: Budget | None = None,
     ) -> list[JobSet | HiggsfieldError]: ...
 
     async def gather(
@@ -373,6 +391,7 @@ class Higgsfield:
         timeout: float | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
+        budget: Budget | None = None,
     ) -> list[JobSet] | list[JobSet | HiggsfieldError]:
         """Makes many generations at once, and gives their ends in the order of the requests.
 
@@ -385,6 +404,7 @@ class Higgsfield:
             timeout: As for `map`.
             on_update: As for `map`.
             webhook: As for `submit`, for each of them.
+            budget: As for `map`.
 
         Raises:
             HiggsfieldError: The first error, unless they are returned; it has the `ref` where there is one.
@@ -394,7 +414,9 @@ class Higgsfield:
         wanted = list(requests)
         found: list[JobSet | HiggsfieldError | None] = [None] * len(wanted)
         refs: list[TaskRef] = []
-        outcomes = self.map(wanted, max_active=max_active, timeout=timeout, on_update=on_update, webhook=webhook)
+        outcomes = self.map(
+            wanted, max_active=max_active, timeout=timeout, on_update=on_update, webhook=webhook, budget=budget
+        )
         async with outcomes:
             try:
                 async for outcome in outcomes:
@@ -473,6 +495,30 @@ class Higgsfield:
         known = self._transport.estimate(checked_request(request))
         engine = self._opened().engine
         return known if isinstance(known, Estimate) else await engine.send(known)
+
+    async def estimate_all(self, requests: Requests) -> Estimates:
+        """What many generations will cost, each and together, before any of them is submitted.
+
+        Args:
+            requests: What would be made; not endless here.
+
+        Returns:
+            For each of them its `Estimate`, or the error that `estimate` raises for it alone; and the sums.
+
+        Raises:
+            HiggsfieldError: What `estimate` would raise for every one of them: a wrong key, a closed client.
+        """
+        self._opened()
+        return await estimate_each(drawing(requests), self.estimate, self._limits.max_connections)
+
+    def spent(self) -> list[Spending]:
+        """What this client has spent since it was made, by kind of generation. It works on a closed client too.
+
+        A price is that of its submit: of the proxy the published one; of the platform the one that was asked for, which
+        is done where there is a `Budget` (`Budget(credits=math.inf)` refuses nothing). Without one, the platform's
+        generations are counted as `unpriced`.
+        """
+        return self._books.rows
 
     async def upload(self, content: bytes | os.PathLike[str], *, content_type: str | None = None) -> Upload:
         """Uploads a file for requests to use: on the platform.
@@ -602,6 +648,14 @@ class Higgsfield:
             self._parts = Parts(self._transport, engine, tracker, self._poll)
         return self._parts
 
+    def _checked_budget(self, budget: Budget | None) -> Budget | None:
+        units = self._transport.units
+        if budget is not None and budget.unit not in units:
+            mine = " or ".join(sorted(units))
+            msg = f"The {self._transport.name} has no prices in {budget.unit}: give a Budget in {mine}."
+            raise ConfigurationError(msg)
+        return budget
+
     def _check_loop(self) -> None:
         try:
             loop = asyncio.get_running_loop()
@@ -621,19 +675,26 @@ class Higgsfield:
         *,
         until: float = math.inf,
         placed: Callable[[], None] = lambda: None,
+        budget: Budget | None = None,
     ) -> GenerationTask:
         request = checked_request(request)
+        call = self._transport.submit(request, options)
+        budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
+        known = self._in_doubt.get(call.key or "")
+        price = None if known else await self._price(request, asked=bool(budgets))
         # Who is cancelled already pays nothing: past this line the submit outlives its caller.
         await anyio.lowlevel.checkpoint()
         parts = self._opened()
-        call = self._transport.submit(request, options)
+        hold = self._hold(call, price, request, budgets)
         ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=call.resumed)
         reported = options.webhook is not None
         paying = asyncio.create_task(
-            self._pay(parts, call, request, ticket, placed, reported=reported), name="higgsfield_async.submit"
+            self._pay(parts, call, request, ticket=ticket, hold=hold, placed=placed, reported=reported),
+            name="higgsfield_async.submit",
         )
         self._paying[paying] = ticket
         paying.add_done_callback(self._paying.pop)
+        paying.add_done_callback(functools.partial(self._paid, hold, ticket, call.key))
         try:
             return await asyncio.shield(paying)
         except asyncio.CancelledError:
@@ -646,14 +707,46 @@ class Higgsfield:
                 paying.cancel()
             raise
 
+    async def _price(self, request: GenerationRequest, *, asked: bool) -> Estimate | None:
+        """What a generation will cost; None where that is not known, or would have to be asked for and is not."""
+        known = self._transport.price(request)
+        if known is not None or not asked:
+            return known
+        try:
+            return await self.estimate(request)
+        except Unsupported:
+            return None
+
+    def _hold(
+        self, call: Call[JobSet], price: Estimate | None, request: GenerationRequest, budgets: list[Budget]
+    ) -> Hold:
+        if (hold := self._in_doubt.pop(call.key or "", None)) is not None:
+            hold.reopen()
+            return hold
+        return Hold(self._books, self._transport.kind(request), price, budgets)
+
+    def _paid(self, hold: Hold, ticket: Ticket, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
+        """Books a submit that was not accepted, or of which nobody knows."""
+        error = None if paying.cancelled() else paying.exception()
+        if paying.cancelled() or error is not None:
+            sure = (
+                error.charged == "no"
+                if isinstance(error, HiggsfieldError)
+                else not (ticket.in_flight or ticket.doubtful)
+            )
+            hold.settle("no" if sure else "unknown")
+            if key is not None and not sure:
+                self._in_doubt[key] = hold
+
     async def _pay(
         self,
         parts: Parts,
         call: Call[JobSet],
         request: GenerationRequest,
-        ticket: Ticket,
-        placed: Callable[[], None],
         *,
+        ticket: Ticket,
+        hold: Hold,
+        placed: Callable[[], None],
         reported: bool,
     ) -> GenerationTask:
         try:
@@ -675,6 +768,7 @@ class Higgsfield:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("Submitted: %s", ref.to_json())
         tracked = parts.tracker.track(ref, job_set, reported=reported)
+        parts.tracker.book(tracked, hold)
         parts.tracker.occupy(tracked)
         return GenerationTask(parts, tracked)
 

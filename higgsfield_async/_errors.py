@@ -20,6 +20,7 @@
     │  ├─ GenerationFailed
     │  ├─ ContentRejected               nsfw
     │  └─ GenerationCanceled
+    ├─ BudgetExceeded                   before the submit: it costs more than is left of a budget
     ├─ WaitTimeout                      the deadline of a wait has passed; the generation goes on (a TimeoutError)
     ├─ DownloadError                    a result could not be fetched or written
     ├─ UploadError                      a file could not be read or put where the service takes it
@@ -30,6 +31,7 @@ Every error pickles, with its `ref`. No message holds a key, a prompt or the que
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
 
 import msgspec
@@ -309,6 +311,34 @@ class ContentRejected(GenerationError):
 
 class GenerationCanceled(GenerationError):
     """The generation ended as `canceled`."""
+
+
+class BudgetExceeded(HiggsfieldError):
+    """A generation was not submitted: it costs more than is left of a `Budget`, or its price is not known.
+
+    Attributes:
+        unit: What the budget counts: `points`, `credits` or `usd`.
+        limit: The budget's limit.
+        left: What was left of it.
+        needed: What the generation costs, or None where the service does not tell.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        unit: str,
+        limit: Decimal,
+        left: Decimal,
+        needed: Decimal | None,
+        **common: Unpack[Common],
+    ) -> None:
+        common.setdefault("refused", True)
+        super().__init__(message, **common)
+        self.unit = unit
+        self.limit = limit
+        self.left = left
+        self.needed = needed
 
 
 class WaitTimeout(HiggsfieldError, TimeoutError):

@@ -17,6 +17,7 @@ from msgspec import Struct
 from higgsfield_async._domain import JobSet, TaskRef
 from higgsfield_async._errors import (
     AuthenticationFailed,
+    BudgetExceeded,
     ClientClosed,
     HiggsfieldError,
     InsufficientCredits,
@@ -31,8 +32,12 @@ logger = logging.getLogger("higgsfield_async.fanout")
 Requests: TypeAlias = Iterable[GenerationRequest] | AsyncIterable[GenerationRequest]
 Draw: TypeAlias = Callable[[], Awaitable[GenerationRequest]]
 
-# What refuses one submit in a way that every other one will meet too.
-_DOOM = (AuthenticationFailed, InsufficientCredits, ClientClosed)
+
+def dooms(error: HiggsfieldError) -> bool:
+    """Whether what one request met with is what every other one will meet with too."""
+    if isinstance(error, BudgetExceeded):
+        return error.needed is not None  # another one may have a price that is known
+    return isinstance(error, (AuthenticationFailed, InsufficientCredits, ClientClosed))
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -262,7 +267,7 @@ class Flow:
         try:
             task = await self._submit(request, placed)
         except HiggsfieldError as error:
-            if isinstance(error, _DOOM) and self.doom is None:
+            if dooms(error) and self.doom is None:
                 logger.warning("No more requests are drawn: %s", error)
                 self.end(copy.copy(error))
             self._finish(Outcome(index=index, request=request, ref=error.ref, error=error))

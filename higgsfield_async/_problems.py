@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from higgsfield_async._errors import (
     AuthenticationFailed,
+    BudgetExceeded,
     Charged,
     ClientClosed,
     ConfigurationError,
@@ -68,6 +69,7 @@ _ROWS: Mapping[type[HiggsfieldError], tuple[int, str | None]] = {
     Unsupported: (409, None),
     NotFound: (404, "There is no such generation or model."),
     NotCancelable: (409, None),
+    BudgetExceeded: (402, "This server's budget does not suffice."),
     InsufficientCredits: (402, "The account's balance does not suffice."),
     RateLimited: (429, "Too many generations or requests at once. Try again a little later."),
     AuthenticationFailed: (502, "The generation service does not accept this server's key."),

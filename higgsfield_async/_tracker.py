@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from weakref import ReferenceType, WeakValueDictionary, ref as weak
 
+from higgsfield_async._budget import Hold
 from higgsfield_async._domain import JobSet, JobStatus, TaskRef
 from higgsfield_async._durations import Durations
 from higgsfield_async._errors import ClientClosed, HiggsfieldError, NotFound
@@ -58,6 +59,7 @@ class Tracked:
         ours: Whether it was submitted here, and not picked up.
         born: When it was submitted, by the monotonic clock.
         seen_open: When a look last found it open; when it was submitted or picked up, before there was one.
+        hold: Its price in the books, where it was submitted here.
         held: Whether it holds a place: it is open, as far as is known.
         ripe: Whether a look at it is due, and waits to be made.
         planned: When it stands in the schedule, or None.
@@ -78,6 +80,7 @@ class Tracked:
         "first",
         "held",
         "hints_from",
+        "hold",
         "hurried",
         "job_set",
         "linkless",
@@ -110,6 +113,7 @@ class Tracked:
         self.ours = job_set is not None
         self.born = now if self.ours else now - _age(ref)
         self.seen_open = now
+        self.hold: Hold | None = None
         self.held = False
         self.looking = False
         self.ripe = False
@@ -287,6 +291,16 @@ class Tracker:
         else:
             self._hold(tracked)
 
+    def book(self, tracked: Tracked, hold: Hold) -> None:
+        """Has the price of a generation settled at its end."""
+        if tracked.hold is not None:
+            hold.settle("no")  # it was submitted before, with the same key
+            return
+        tracked.hold = hold
+        hold.accept()
+        if tracked.ended and tracked.job_set is not None:
+            hold.settle(tracked.job_set.charged)
+
     def learn(self, most: int) -> None:
         """Takes the service's word for how many generations may be open."""
         self._places.learn(most)
@@ -368,6 +382,8 @@ class Tracker:
         news = tracked.see(job_set, now)
         if tracked.ended and news:
             self.ends[tracked.status] += 1
+            if tracked.hold is not None:
+                tracked.hold.settle(job_set.charged)
             # Of the others nobody knows how long they would have taken, or did take.
             if tracked.ours and tracked.status is JobStatus.COMPLETED and tracked.linkless_since is None:
                 self._durations.ended(tracked.ref.kind, tracked.seen_open - tracked.born, now - tracked.born)

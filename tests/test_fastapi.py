@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Annotated, Any
 
 import aiohttp
@@ -24,6 +25,7 @@ from yarl import URL
 from higgsfield_async import (
     ApiError,
     AuthenticationFailed,
+    BudgetExceeded,
     ClientClosed,
     ConfigurationError,
     ConnectionFailed,
@@ -1006,6 +1008,7 @@ ERRORS: list[tuple[HiggsfieldError, int, bool]] = [
     (ContentRejected("It was refused.", job_set=JOB_SET), 422, True),
     (GenerationCanceled("It was canceled.", job_set=JOB_SET), 409, True),
     (WaitTimeout(INSIDE, job_set=None), 504, False),
+    (BudgetExceeded(INSIDE, unit="usd", limit=Decimal(5), left=Decimal(1), needed=Decimal(2)), 402, False),
     (DownloadError(INSIDE), 502, False),
     (UploadError(INSIDE), 502, False),
     (WebhookError("It cannot be read.", status=400), 400, True),

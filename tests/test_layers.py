@@ -23,6 +23,7 @@ LEVELS = {
     0: ["_errors", "_domain", "_http"],
     1: [
         "_addresses",
+        "_budget",
         "_requests",
         "_retry",
         "_polling",
@@ -33,7 +34,7 @@ LEVELS = {
         "_webhooks",
     ],
     2: ["_content", "_engine", "_pace"],
-    3: ["_catalogue", "_events", "_fanout", "_task", "_tracker"],
+    3: ["_catalogue", "_estimates", "_events", "_fanout", "_task", "_tracker"],
     4: ["_client"],
     5: ["", "fastapi", "sse", "webhooks"],
 }

@@ -7,6 +7,7 @@ import math
 import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -365,6 +366,10 @@ def make(kind: type[HiggsfieldError]) -> HiggsfieldError:
         "request": ModelRequest("a/b", {}),
         "key": "k",
         "cause": RateLimited("inner", status=429, limit=4, ref=REF),
+        "unit": "usd",
+        "limit": Decimal(5),
+        "left": Decimal(1),
+        "needed": None,
     }
     import inspect
 

@@ -7,6 +7,7 @@ import re
 from typing import ClassVar, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
+from higgsfield_async._budget import Unit
 from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef
 from higgsfield_async._errors import ConfigurationError, FieldError, InvalidRequest
 from higgsfield_async._http import Call, Grant
@@ -23,9 +24,11 @@ class Transport(Protocol):
 
     Attributes:
         name: The service's name, as it stands in a `TaskRef`.
+        units: What its prices are given in.
     """
 
     name: ClassVar[str]
+    units: ClassVar[frozenset[Unit]]
 
     @property
     def origin(self) -> str:
@@ -47,6 +50,10 @@ class Transport(Protocol):
 
     def submit(self, request: GenerationRequest, options: SubmitOptions) -> Call[JobSet]:
         """Submits a generation: the one call that costs money."""
+        ...
+
+    def price(self, request: GenerationRequest) -> Estimate | None:
+        """What a generation costs, as far as that is known without asking."""
         ...
 
     def estimate(self, request: GenerationRequest) -> Call[Estimate] | Estimate:

@@ -15,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 from msgspec import Struct
 
+from higgsfield_async._budget import Unit
 from higgsfield_async._domain import Estimate, Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef
 from higgsfield_async._errors import (
     Charged,
@@ -346,6 +347,7 @@ class PlatformTransport:
     """
 
     name: ClassVar[str] = "platform"
+    units: ClassVar[frozenset[Unit]] = frozenset({"credits", "usd"})
 
     def __init__(self, key_id: str, key_secret: str, base_url: str = "https://api.higgsfield.ai") -> None:
         self._key_id = checked_key("key_id", key_id)
@@ -426,6 +428,9 @@ class PlatformTransport:
         http = self._v2("POST", path, msgspec.json.encode(request.arguments), headers)
         resumed = options.idempotency_key is not None and options.resumes
         return Call("submit", http, decode, submits=True, key=key, resumed=resumed)
+
+    def price(self, request: GenerationRequest) -> None:
+        """Nothing: it differs by model and arguments, and is not published as a list."""
 
     def estimate(self, request: GenerationRequest) -> Call[Estimate]:
         self.kind(request)

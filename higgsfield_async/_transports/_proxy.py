@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
+from higgsfield_async._budget import Unit
 from higgsfield_async._domain import AvatarPreset, Estimate, JobSet, JobStatus, Motion, Page, Sound, TaskRef, Voice
 from higgsfield_async._errors import (
     ApiError,
@@ -59,6 +60,7 @@ _POINTS: Mapping[str, Decimal] = {
     "speech": Decimal(50),
 }
 _POINTS_FROM = "https://open-hk.com/docs/en/lab/higgsfield-video.html, read on 2026-11-22"
+_PRICES = {kind: Estimate(points=points, source=_POINTS_FROM) for kind, points in _POINTS.items()}
 
 _WORDS: Mapping[str, JobStatus] = {
     "pending": JobStatus.QUEUED,
@@ -184,6 +186,7 @@ class ProxyTransport:
     """
 
     name: ClassVar[str] = "proxy"
+    units: ClassVar[frozenset[Unit]] = frozenset({"points"})
 
     def __init__(
         self,
@@ -269,10 +272,13 @@ class ProxyTransport:
 
         return Call("submit", self._request("POST", path, body), decode, submits=True, fresh=True)
 
+    def price(self, request: GenerationRequest) -> Estimate:
+        return _PRICES[self.kind(request)]
+
     def estimate(self, request: GenerationRequest) -> Estimate:
         # Built and thrown away: what a submit refuses has no price.
         self.submit(request, SubmitOptions())
-        return Estimate(points=_POINTS[self.kind(request)], source=_POINTS_FROM)
+        return self.price(request)
 
     def _remember(self, path: str, kind: str) -> None:
         if kind == "speech":

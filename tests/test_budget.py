@@ -1,0 +1,485 @@
+"""What may be spent, and what was."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, strategies as st
+
+from higgsfield_async import (
+    AuthenticationFailed,
+    Budget,
+    BudgetExceeded,
+    ClientClosed,
+    ConfigurationError,
+    Cost,
+    Estimate,
+    Higgsfield,
+    HiggsfieldError,
+    ImageToVideo,
+    InsufficientCredits,
+    InvalidRequest,
+    Keyframes,
+    Limits,
+    ModelRequest,
+    PlatformTransport,
+    ProxyTransport,
+    SubmissionUnknown,
+)
+from higgsfield_async._budget import Books, Hold
+from higgsfield_async.sandbox import Fault, Plan, Sandbox
+from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2
+
+Client = Callable[..., Higgsfield]
+
+IN_WORDS = b'{"type": "description", "pricing_description": "By the second."}'
+
+
+def video(model: Any) -> ImageToVideo:
+    return ImageToVideo(model=model, motion_id=MOTION, prompt=PROMPT, images=[IMAGE])
+
+
+def state(budget: Budget) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    return budget.spent, budget.reserved, budget.unknown, budget.left
+
+
+def submits(sandbox: Sandbox) -> int:
+    return sum(received.operation == "submit" for received in sandbox.received)
+
+
+# What a budget is.
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {},
+        {"points": 1, "usd": 2},
+        {"unpriced": 1},
+        {"points": -1},
+        {"points": "x"},
+        {"usd": math.nan},
+        {"credits": True},
+    ]
+    + [{"usd": 1, "unpriced": each} for each in (-1, math.inf, "sNaN")],
+)
+def test_what_is_no_budget(given_: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        Budget(**given_)
+
+
+def test_an_amount_is_what_is_written() -> None:
+    assert Budget(usd=0.1).limit == Budget(usd="0.1").limit == Budget(usd=Decimal("0.1")).limit == Decimal("0.1")
+    assert Budget(points=math.inf).left == Decimal("inf")
+    assert repr(Budget(points=5)) == "Budget(points=5, spent=0, reserved=0, unknown=0)"
+
+
+def test_a_budget_in_what_the_service_does_not_count() -> None:
+    platform, proxy = PlatformTransport("id", "secret"), ProxyTransport("hk-x")
+    for transport, budget in ((platform, Budget(points=1)), (proxy, Budget(usd=1)), (proxy, Budget(credits=1))):
+        with pytest.raises(ConfigurationError, match="has no prices in"):
+            Higgsfield(transport, budget=budget)
+        with pytest.raises(ConfigurationError, match="has no prices in"):
+            Higgsfield(transport).map([], budget=budget)
+    with pytest.raises(ConfigurationError, match=r"points: give a Budget in credits or usd\."):
+        Higgsfield(platform, budget=Budget(points=1))
+
+
+async def test_from_the_environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIGGSFIELD_PROXY_KEY", sandbox.proxy_key)
+    monkeypatch.setenv("HIGGSFIELD_PROXY_BASE_URL", sandbox.proxy_url)
+    async with Higgsfield.from_env(service="proxy", budget=Budget(points=4)) as hf:
+        with pytest.raises(BudgetExceeded):
+            await hf.submit(video("lite"))
+
+
+# A submit.
+
+
+async def test_what_does_not_fit_is_not_sent(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(points=12)
+    async with client(PROXY, budget=budget) as hf:
+        await hf.submit(video("turbo"))
+        assert state(budget) == (0, 7, 0, 5)
+        with pytest.raises(BudgetExceeded) as caught:
+            await hf.run(video("standard"))
+        error = caught.value
+        assert (error.unit, error.limit, error.left, error.needed) == ("points", 12, 5, 10)
+        assert (error.charged, error.ref, error.transient) == ("no", None, False)
+        assert str(error) == (
+            "image-to-video/standard was not submitted: it costs 10 points, and 5 of 12 are left "
+            "(0 spent, 7 set aside, 0 that nobody can tell)."
+        )
+        again = pickle.loads(pickle.dumps(error))
+        assert (again.needed, again.left, str(again)) == (10, 5, str(error))
+        await hf.submit(video("lite"))
+    assert state(budget) == (0, 12, 0, 0)
+    assert submits(sandbox) == 2
+
+
+ENDS: list[tuple[str, Any, str, tuple[int, int, int, int]]] = [
+    # what it ends as, where, and what is then spent, set aside, unknown and left of 20 points or credits
+    ("completed", PROXY, "charged", (5, 0, 0, 15)),
+    ("failed", PROXY, "unknown", (0, 0, 5, 15)),
+    ("nsfw", PROXY, "unknown", (0, 0, 5, 15)),
+    ("completed", V2, "charged", (1, 0, 0, 19)),
+    ("failed", V2, "free", (0, 0, 0, 20)),
+    ("nsfw", V2, "free", (0, 0, 0, 20)),
+    ("canceled", V2, "free", (0, 0, 0, 20)),
+]
+
+
+@pytest.mark.parametrize(("end", "surface", "column", "after"), ENDS)
+async def test_an_end_settles_it(
+    sandbox: Sandbox, client: Client, end: str, surface: Any, column: str, after: tuple[int, int, int, int]
+) -> None:
+    sandbox.plan(Plan(end=end))
+    budget = Budget(points=20) if surface is PROXY else Budget(credits=20)
+    request = video("lite") if surface is PROXY else surface.request
+    async with client(surface, budget=budget) as hf:
+        await hf.run(request, check=False)
+        if surface is V2:
+            # Of the platform the price is asked for, and not assumed.
+            price = Decimal("1.500")
+            expected = tuple(price * sign if sign in (0, 1) else 20 - price * (20 - sign) for sign in after)
+        else:
+            expected = after
+        assert state(budget) == expected
+        [row] = hf.spent()
+    cost = getattr(row, column)
+    assert cost.generations == 1
+    assert cost.points + cost.credits == (5 if surface is PROXY else Decimal("1.500"))
+    assert all(getattr(row, other) == Cost() for other in {"charged", "open", "unknown", "free"} - {column})
+
+
+async def test_an_end_that_nobody_waited_for_in_dollars(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(usd="0.1")
+    async with client(V2, budget=budget) as hf:
+        task = await hf.submit(V2.request)
+        assert budget.reserved == Decimal("0.094")
+        while not (await task.refresh()).status.terminal:
+            await anyio.sleep(0.01)
+        await task.refresh()
+        assert state(budget) == (Decimal("0.094"), 0, 0, Decimal("0.006"))
+        with pytest.raises(BudgetExceeded):
+            await hf.submit(V2.request)
+    operations = [received.operation for received in sandbox.received]
+    assert operations[:3] == ["estimate", "submit", "poll"]
+    assert operations[-2:] == ["poll", "estimate"]
+
+
+async def test_a_refused_submit_gives_back(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(points=5)
+    sandbox.script("submit", Fault.answer(428, b"Insufficient points"))
+    async with client(PROXY, budget=budget) as hf:
+        with pytest.raises(InsufficientCredits):
+            await hf.submit(video("lite"))
+        assert hf.spent() == []
+    assert state(budget) == (0, 0, 0, 5)
+
+
+async def test_what_the_service_does_not_price(sandbox: Sandbox, client: Client) -> None:
+    async with client(V1, budget=Budget(credits=5)) as hf:
+        with pytest.raises(
+            BudgetExceeded, match="does not tell its price in credits. Give the Budget `unpriced`"
+        ) as caught:
+            await hf.submit(Keyframes(prompt=PROMPT))
+        assert caught.value.needed is None
+    priced = Budget(credits=5, unpriced=2)
+    async with client(V1, budget=priced) as hf:
+        await hf.run(Keyframes(prompt=PROMPT))
+        assert state(priced) == (2, 0, 0, 3)
+        [row] = hf.spent()
+        assert (row.charged.generations, row.charged.unpriced, row.charged.credits) == (1, 1, 0)
+    sandbox.script("estimate", Fault.answer(200, IN_WORDS))
+    async with client(V2, budget=Budget(usd=5)) as hf:
+        with pytest.raises(BudgetExceeded, match=r"price in usd \(it says: By the second\.\)"):
+            await hf.submit(V2.request)
+    assert submits(sandbox) == 1
+
+
+async def test_a_price_that_cannot_be_asked_for(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("estimate", Fault.answer(401))
+    budget = Budget(credits=5)
+    async with client(V2, budget=budget) as hf:
+        with pytest.raises(AuthenticationFailed) as caught:
+            await hf.submit(V2.request)
+    assert caught.value.charged == "no"
+    assert submits(sandbox) == 0
+    assert state(budget) == (0, 0, 0, 5)
+
+
+async def test_without_a_budget_nothing_is_asked(sandbox: Sandbox, client: Client) -> None:
+    async with client(V2) as hf:
+        await hf.run(V2.request)
+        [row] = hf.spent()
+        assert (row.kind, row.charged) == (V2.request.model_id, Cost(generations=1, unpriced=1))
+    assert all(received.operation != "estimate" for received in sandbox.received)
+
+
+async def test_rows_by_kind(sandbox: Sandbox, client: Client) -> None:
+    async with client(PROXY) as hf:
+        await hf.run(video("turbo"))
+        await hf.submit(video("turbo"))
+        await hf.submit(video("lite"))
+    lite, turbo = hf.spent()
+    assert (lite.kind, lite.open) == ("image-to-video/lite", Cost(generations=1, points=Decimal(5)))
+    assert (turbo.kind, turbo.open) == ("image-to-video/turbo", Cost(generations=1, points=Decimal(7)))
+    assert turbo.charged == Cost(generations=1, points=Decimal(7))
+
+
+# A submit whose answer is lost.
+
+
+async def test_a_lost_answer_counts_as_spent(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(points=20)
+    sandbox.script("submit", Fault.reset(accept=True))
+    async with client(PROXY, budget=budget) as hf:
+        with pytest.raises(SubmissionUnknown):
+            await hf.submit(video("lite"))
+        assert state(budget) == (0, 0, 5, 15)
+        [row] = hf.spent()
+        assert row.unknown == Cost(generations=1, points=Decimal(5))
+
+
+async def test_what_was_in_doubt_is_counted_once(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(credits="1.5")
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 10)
+    async with client(V2, budget=budget) as hf:
+        with pytest.raises(SubmissionUnknown) as caught:
+            await hf.submit(V2.request)
+        assert state(budget) == (0, 0, Decimal("1.5"), 0)
+        with pytest.raises(SubmissionUnknown):
+            await hf.submit(V2.request, idempotency_key=caught.value.key)
+        assert state(budget) == (0, 0, Decimal("1.5"), 0)
+        task = await hf.submit(V2.request, idempotency_key=caught.value.key)
+        assert state(budget) == (0, Decimal("1.5"), 0, 0)
+        await task.wait()
+        assert state(budget) == (Decimal("1.5"), 0, 0, 0)
+        assert sum(row.charged.generations for row in hf.spent()) == 1
+    assert len(sandbox.generations) == 1
+
+
+async def test_the_same_key_twice_is_one_generation(client: Client) -> None:
+    budget = Budget(credits=3)
+    async with client(V2, budget=budget) as hf:
+        task = await hf.submit(V2.request, idempotency_key="k")
+        again = await hf.submit(V2.request, idempotency_key="k")
+        assert task.id == again.id
+        assert budget.reserved == Decimal("1.5")
+        [row] = hf.spent()
+        assert row.open.generations == 1
+
+
+async def test_a_cancelled_submit(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(points=20)
+    sandbox.script("submit", Fault.delay(0.3))
+    async with client(PROXY, budget=budget) as hf:
+        with anyio.move_on_after(0.1):
+            await hf.submit(video("lite"))
+        # It is under way, and goes on without its caller: so does what it costs.
+        assert state(budget) == (0, 5, 0, 15)
+    [row] = hf.spent()
+    assert row.open.points == 5
+
+
+async def test_a_client_that_does_not_wait_for_it(
+    sandbox: Sandbox, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async._client.CLOSE_GRACE", 0.0)
+    budget = Budget(points=20)
+    sandbox.script("submit", Fault.delay(5))
+    async with client(PROXY, budget=budget) as hf:
+        with anyio.move_on_after(0.1):
+            await hf.submit(video("lite"))
+    assert state(budget) == (0, 0, 5, 15)
+
+
+async def test_a_submit_that_never_got_its_turn(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(points=20)
+    sandbox.plan(*[Plan(queued=9e9)] * 2)
+    async with client(PROXY, budget=budget, limits=Limits(max_active=1)) as hf:
+        await hf.submit(video("lite"))
+        with anyio.move_on_after(0.1):
+            await hf.submit(video("lite"))
+        while hf.stats().waiting:
+            await anyio.lowlevel.checkpoint()
+        assert state(budget) == (0, 5, 0, 15)
+    assert submits(sandbox) == 1
+
+
+# Many at once.
+
+
+async def test_never_overdrawn_by_many_at_once(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(credits=6)
+    async with client(V2, budget=budget) as hf:
+        found = await hf.gather([V2.request] * 30, return_exceptions=True)
+    made = [each for each in found if not isinstance(each, HiggsfieldError)]
+    assert len(made) == len(sandbox.generations) == 4
+    assert all(isinstance(each, BudgetExceeded) for each in found if isinstance(each, HiggsfieldError))
+    assert state(budget) == (6, 0, 0, 0)
+
+
+async def test_a_map_with_a_budget_of_its_own_draws_no_more(sandbox: Sandbox, client: Client) -> None:
+    def endless() -> Iterator[ImageToVideo]:
+        while True:
+            yield video("lite")
+
+    whole, part = Budget(points=100), Budget(points=17)
+    refused = 0
+    async with client(PROXY, budget=whole) as hf:
+        try:
+            async for outcome in hf.map(endless(), budget=part, max_active=2):
+                refused += isinstance(outcome.error, BudgetExceeded)
+        except BudgetExceeded as error:
+            assert "and 2 of 17 are left" in str(error)
+            refused += 1
+        assert refused >= 2, "the one that did not fit, and then the whole map"
+        assert state(part) == (15, 0, 0, 2)
+        assert state(whole) == (15, 0, 0, 85)
+        # The same one twice is one.
+        await hf.gather([video("lite")], budget=whole)
+    assert state(whole) == (20, 0, 0, 80)
+
+
+async def test_what_has_no_price_is_one_outcome(client: Client) -> None:
+    priced = V2.request
+    async with client(V2) as hf:
+        requests = [Keyframes(prompt=PROMPT), priced]
+        found = await hf.gather(requests, return_exceptions=True, budget=Budget(credits=10))
+    assert isinstance(found[0], BudgetExceeded)
+    assert not isinstance(found[1], HiggsfieldError)
+
+
+async def test_the_second_budget_refuses_and_the_first_has_nothing_set_aside(client: Client) -> None:
+    whole, part = Budget(points=100), Budget(points=1)
+    async with client(PROXY, budget=whole) as hf:
+        [error] = await hf.gather([video("lite")], return_exceptions=True, budget=part)
+    assert isinstance(error, BudgetExceeded)
+    assert state(whole) == (0, 0, 0, 100)
+
+
+def test_never_overdrawn_by_threads() -> None:
+    budget, refused = Budget(usd=100), []
+    price = Estimate(usd=Decimal("0.7"), source="x")
+
+    def spend() -> None:
+        for _ in range(100):
+            try:
+                hold = Hold(Books(), "x", price, [budget])
+            except BudgetExceeded:
+                refused.append(1)
+            else:
+                hold.accept()
+                hold.settle("yes")
+
+    threads = [threading.Thread(target=spend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert budget.spent == Decimal("99.4")
+    assert len(refused) == 400 - 142
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["hold", "accept", "yes", "no", "unknown", "reopen"])))
+
+
+class Model:
+    """A hold, and what it should be."""
+
+    def __init__(self, hold: Hold, cost: int) -> None:
+        self.hold = hold
+        self.cost = cost
+        self.past = ["held"]
+
+    def take(self, step: str) -> None:
+        last = self.past[-1]
+        if step == "accept":
+            if last == "held":
+                self.hold.accept()
+                self.past.append("open")
+        elif step == "reopen":
+            if last == "unknown" and "open" not in self.past:
+                self.hold.reopen()
+                self.past.append("held")
+        else:
+            charged: Any = step
+            self.hold.settle(charged)
+            if last in ("held", "open"):
+                self.past.append(step)
+
+
+@given(st.integers(0, 40), STEPS)
+def test_whatever_happens_the_sums_are_right(limit: int, steps: list[tuple[int, str]]) -> None:
+    budget, books = Budget(points=limit), Books()
+    models: list[Model] = []
+    for number, step in steps:
+        if step == "hold":
+            try:
+                models.append(Model(Hold(books, "x", Estimate(points=Decimal(number), source="x"), [budget]), number))
+            except BudgetExceeded:
+                assert number > budget.left
+        elif models:
+            models[number % len(models)].take(step)
+        assert budget.left >= 0
+
+    def sums(*states: str) -> int:
+        return sum(model.cost for model in models if model.past[-1] in states)
+
+    assert state(budget)[:3] == (sums("yes"), sums("held", "open"), sums("unknown"))
+    for row in books.rows:
+        assert (row.charged.points, row.unknown.points, row.open.points) == (sums("yes"), sums("unknown"), sums("open"))
+
+
+# The prices of many.
+
+
+async def test_the_prices_of_many(sandbox: Sandbox, client: Client) -> None:
+    async with client(V2) as hf:
+        sandbox.script("estimate", Fault.answer(200, IN_WORDS))
+        first = await hf.estimate_all([V2.request])
+        assert (first.total, first.items[0]) == (
+            Cost(generations=1, unpriced=1),
+            Estimate(text="By the second.", source=f"{sandbox.platform_url}/estimate/{V2.request.model_id}"),
+        )
+        bad = ModelRequest(V2.request.model_id, {"prompt": 5, "image_url": IMAGE})
+        found = await hf.estimate_all([V2.request, bad, Keyframes(prompt=PROMPT), *[V2.request] * 7])
+        assert [type(item).__name__ for item in found.items[:3]] == ["Estimate", "InvalidRequest", "Unsupported"]
+        assert isinstance(found.items[1], InvalidRequest)
+        assert found.total == Cost(generations=10, unpriced=2, credits=Decimal(12), usd=8 * Decimal("0.094"))
+        assert (await hf.estimate_all([])).total == Cost()
+    assert not sandbox.generations
+
+
+async def test_the_prices_of_an_async_iterable_in_their_order(sandbox: Sandbox, client: Client) -> None:
+    async def requests() -> AsyncIterator[ImageToVideo]:
+        for model in ("lite", "turbo", "standard"):
+            await anyio.lowlevel.checkpoint()
+            yield video(model)
+
+    async with client(PROXY) as hf:
+        found = await hf.estimate_all(requests())
+    assert [item.points for item in found.items if isinstance(item, Estimate)] == [5, 7, 10]
+    assert found.total.points == 22
+    assert not sandbox.received
+
+
+async def test_what_dooms_all_prices_is_raised(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("estimate", *[Fault.answer(401)] * 100)
+    async with client(V2) as hf:
+        with pytest.raises(AuthenticationFailed):
+            await hf.estimate_all([V2.request] * 100)
+        with pytest.raises(ZeroDivisionError):
+            await hf.estimate_all(V2.request for _ in [1, 1 // 0])
+    with pytest.raises(ClientClosed):
+        await hf.estimate_all([])
+    assert len(sandbox.received) < 100
