@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
 import importlib
 import logging
-import math
 import os
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
 from higgsfield_async._addresses import is_inside
-from higgsfield_async._budget import Books, Budget, Estimates, Hold, Spending
+from higgsfield_async._budget import Budget, Estimates, Spending
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._content import content_of
 from higgsfield_async._domain import (
@@ -40,18 +36,15 @@ from higgsfield_async._errors import (
     ClientClosed,
     ConfigurationError,
     HiggsfieldError,
-    RateLimited,
-    SubmissionUnknown,
-    Unsupported,
 )
-from higgsfield_async._estimates import estimate_each
+from higgsfield_async._estimates import estimate_each, estimate_one
 from higgsfield_async._fanout import Flow, Outcome, Outcomes, Requests, Stats, drawing
-from higgsfield_async._http import Call, Ticket
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook, checked_request
 from higgsfield_async._retry import RetryPolicy
-from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly, checked_on_cancel, checked_seconds
+from higgsfield_async._submits import Submits, checked_budget
+from higgsfield_async._task import GenerationTask, OnCancel, Parts, checked_on_cancel, checked_seconds
 from higgsfield_async._tracker import Tracker
 from higgsfield_async._transports import Service, Transport, transport_from
 from higgsfield_async._webhooks import WebhookEvent
@@ -108,10 +101,7 @@ class Higgsfield:
         budget: Budget | None = None,
     ) -> None:
         self._transport = transport
-        self._budget = self._checked_budget(budget)
-        self._books = Books()
-        # By their idempotency keys: what brings one of these back is the same generation, and pays nothing more.
-        self._in_doubt: dict[str, Hold] = {}
+        self._submits = Submits(transport, limits, budget)
         self._poll = poll
         self._retry = retry
         self._limits = limits
@@ -121,8 +111,6 @@ class Higgsfield:
         self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._paying: dict[asyncio.Task[GenerationTask], Ticket] = {}
-        self._canceling: set[asyncio.Task[None]] = set()
         self._flows: set[Flow] = set()
         self._closing: asyncio.Task[None] | None = None
 
@@ -222,7 +210,7 @@ class Higgsfield:
         options = SubmitOptions(
             webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key, resumes=resumes
         )
-        return await self._submit(request, options, "detach")
+        return await self._submits.submit(self._opened(), request, options)
 
     async def run(
         self,
@@ -254,7 +242,7 @@ class Higgsfield:
         seconds = checked_seconds(timeout, self._poll)
         checked_on_cancel(on_cancel)
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
-        task = await self._submit(request, options, on_cancel, until=began + seconds)
+        task = await self._submits.submit(self._opened(), request, options, on_cancel=on_cancel, until=began + seconds)
         left = max(0.0, seconds - (time.monotonic() - began))
         try:
             return await task.wait(left, check, on_cancel=on_cancel)
@@ -335,19 +323,22 @@ class Higgsfield:
             raise ConfigurationError(msg)
         checked_on_cancel(on_leave)
         seconds, draw = checked_seconds(timeout, self._poll), drawing(requests)
-        self._checked_budget(budget)
+        budget = checked_budget(budget, self._transport)
         options = SubmitOptions(webhook=webhook)
 
         def begin() -> Flow:
+            parts = self._opened()
             flow = Flow(
                 draw,
-                lambda request, placed: self._submit(request, options, on_leave, placed=placed, budget=budget),
-                self._opened().tracker,
+                lambda request, placed: self._submits.submit(
+                    parts, request, options, on_cancel=on_leave, placed=placed, budget=budget
+                ),
+                parts.tracker,
                 most=max_active,
                 at_once=self._limits.max_connections,
                 seconds=seconds,
                 on_update=on_update,
-                cancel=self._cancel_behind if on_leave == "cancel" else None,
+                cancel=self._submits.cancel_behind if on_leave == "cancel" else None,
             )
             # While it draws, this keeps it alive, and closing the client ends it.
             self._flows.add(flow)
@@ -471,7 +462,7 @@ class Higgsfield:
         running = states.count(JobStatus.IN_PROGRESS)
         done = tracker.ends[JobStatus.COMPLETED]
         return Stats(
-            waiting=len(self._paying),
+            waiting=self._submits.waiting,
             queued=len(states) - running,
             running=running,
             done=done,
@@ -492,9 +483,7 @@ class Higgsfield:
             Unsupported: This service cannot make it, or says no price for it.
             HiggsfieldError: The platform could not be asked.
         """
-        known = self._transport.estimate(checked_request(request))
-        engine = self._opened().engine
-        return known if isinstance(known, Estimate) else await engine.send(known)
+        return await estimate_one(self._opened(), checked_request(request))
 
     async def estimate_all(self, requests: Requests) -> Estimates:
         """What many generations will cost, each and together, before any of them is submitted.
@@ -518,7 +507,7 @@ class Higgsfield:
         is done where there is a `Budget` (`Budget(credits=math.inf)` refuses nothing). Without one, the platform's
         generations are counted as `unpriced`.
         """
-        return self._books.rows
+        return self._submits.books.rows
 
     async def upload(self, content: bytes | os.PathLike[str], *, content_type: str | None = None) -> Upload:
         """Uploads a file for requests to use: on the platform.
@@ -590,7 +579,7 @@ class Higgsfield:
         if self._closing is None:
             if self._parts is not None:
                 self._check_loop()
-            self._closed = True
+            self._closed = self._submits.closed = True
             if self._parts is None:
                 return
             # A task of its own: whoever closes may itself be cancelled, and a second one waits for the same.
@@ -602,10 +591,7 @@ class Higgsfield:
     async def _close(self, parts: Parts) -> None:
         for flow in self._flows:
             flow.end(ClientClosed("The client was closed while requests were drawn.", refused=True))
-        for paying, ticket in self._paying.items():
-            ticket.abandoned = True
-            if not ticket.in_flight:
-                paying.cancel()
+        self._submits.abandon()
         until = time.monotonic() + CLOSE_GRACE
         try:
             # Again and again: an abandoned submit that is answered may begin a cancel of what it made.
@@ -623,7 +609,7 @@ class Higgsfield:
                 await parts.engine.close()
 
     def _under_way(self) -> set[asyncio.Task[Any]]:
-        return {*self._paying, *self._canceling, *(flow.drawer for flow in self._flows)}
+        return {*self._submits.under_way, *(flow.drawer for flow in self._flows)}
 
     def _opened(self) -> Parts:
         if self._closed:
@@ -648,14 +634,6 @@ class Higgsfield:
             self._parts = Parts(self._transport, engine, tracker, self._poll)
         return self._parts
 
-    def _checked_budget(self, budget: Budget | None) -> Budget | None:
-        units = self._transport.units
-        if budget is not None and budget.unit not in units:
-            mine = " or ".join(sorted(units))
-            msg = f"The {self._transport.name} has no prices in {budget.unit}: give a Budget in {mine}."
-            raise ConfigurationError(msg)
-        return budget
-
     def _check_loop(self) -> None:
         try:
             loop = asyncio.get_running_loop()
@@ -666,185 +644,3 @@ class Higgsfield:
         if self._loop is not loop:
             msg = "This client was opened in another event loop, and nothing was sent: make one client for each loop."
             raise ClientClosed(msg)
-
-    async def _submit(
-        self,
-        request: GenerationRequest,
-        options: SubmitOptions,
-        on_cancel: OnCancel,
-        *,
-        until: float = math.inf,
-        placed: Callable[[], None] = lambda: None,
-        budget: Budget | None = None,
-    ) -> GenerationTask:
-        request = checked_request(request)
-        call = self._transport.submit(request, options)
-        budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
-        known = self._in_doubt.get(call.key or "")
-        price = None if known else await self._price(request, asked=bool(budgets))
-        # Who is cancelled already pays nothing: past this line the submit outlives its caller.
-        await anyio.lowlevel.checkpoint()
-        parts = self._opened()
-        hold = self._hold(call, price, request, budgets)
-        ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=call.resumed)
-        reported = options.webhook is not None
-        paying = asyncio.create_task(
-            self._pay(parts, call, request, ticket=ticket, hold=hold, placed=placed, reported=reported),
-            name="higgsfield_async.submit",
-        )
-        self._paying[paying] = ticket
-        paying.add_done_callback(self._paying.pop)
-        paying.add_done_callback(functools.partial(self._paid, hold, ticket, call.key))
-        try:
-            return await asyncio.shield(paying)
-        except asyncio.CancelledError:
-            if paying.cancelled() and self._closed and not _being_cancelled():
-                raise self._closed_on(request, call, ticket) from None
-            ticket.abandoned = True
-            if ticket.in_flight:
-                paying.add_done_callback(functools.partial(self._left_behind, on_cancel, call.key))
-            else:
-                paying.cancel()
-            raise
-
-    async def _price(self, request: GenerationRequest, *, asked: bool) -> Estimate | None:
-        """What a generation will cost; None where that is not known, or would have to be asked for and is not."""
-        known = self._transport.price(request)
-        if known is not None or not asked:
-            return known
-        try:
-            return await self.estimate(request)
-        except Unsupported:
-            return None
-
-    def _hold(
-        self, call: Call[JobSet], price: Estimate | None, request: GenerationRequest, budgets: list[Budget]
-    ) -> Hold:
-        if (hold := self._in_doubt.pop(call.key or "", None)) is not None:
-            hold.reopen()
-            return hold
-        return Hold(self._books, self._transport.kind(request), price, budgets)
-
-    def _paid(self, hold: Hold, ticket: Ticket, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
-        """Books a submit that was not accepted, or of which nobody knows."""
-        error = None if paying.cancelled() else paying.exception()
-        if paying.cancelled() or error is not None:
-            sure = (
-                error.charged == "no"
-                if isinstance(error, HiggsfieldError)
-                else not (ticket.in_flight or ticket.doubtful)
-            )
-            hold.settle("no" if sure else "unknown")
-            if key is not None and not sure:
-                self._in_doubt[key] = hold
-
-    async def _pay(
-        self,
-        parts: Parts,
-        call: Call[JobSet],
-        request: GenerationRequest,
-        *,
-        ticket: Ticket,
-        hold: Hold,
-        placed: Callable[[], None],
-        reported: bool,
-    ) -> GenerationTask:
-        try:
-            job_set = await self._accepted(parts, call, ticket, placed)
-        except HiggsfieldError as error:
-            # However it ends: an earlier try may have been accepted, by this call or by the one that it resumes.
-            if error.charged == "unknown" or ticket.doubtful:
-                raise _unknown(request, call, error) from error
-            raise
-        transport = self._transport
-        ref = TaskRef(
-            transport=transport.name,
-            origin=transport.origin,
-            account=transport.account,
-            id=job_set.id,
-            kind=transport.kind(request),
-            created_at=datetime.now(UTC),
-        )
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("Submitted: %s", ref.to_json())
-        tracked = parts.tracker.track(ref, job_set, reported=reported)
-        parts.tracker.book(tracked, hold)
-        parts.tracker.occupy(tracked)
-        return GenerationTask(parts, tracked)
-
-    async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket, placed: Callable[[], None]) -> JobSet:
-        """Waits for a place and submits, and again for as long as limits refuse it. The place is kept."""
-        tracker = parts.tracker
-        if not await tracker.reserve(ticket.waits_until):
-            msg = "Not sent: no place among the generations that may be open at once became free in time."
-            raise RateLimited(msg, status=429, refused=True, transient=True)
-        held = True
-        placed()
-        try:
-            while True:
-                try:
-                    return await parts.engine.send(call, ticket)
-                except RateLimited as error:
-                    if error.limit is not None and error.code != _QUEUE_FULL:
-                        tracker.learn(error.limit)
-                    if time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until:
-                        raise
-                    logger.info("Held back: %s", error)
-                    # What is in doubt may be open already, in the place that it has.
-                    if not ticket.doubtful:
-                        tracker.release()
-                        held = False
-                        held = await tracker.reserve(ticket.waits_until)
-                        if not held:
-                            raise
-        except BaseException:
-            if held:
-                tracker.release()
-            raise
-
-    def _left_behind(self, on_cancel: OnCancel, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
-        """Nobody is there any more to take what a submit brought: it goes to the log."""
-        if paying.cancelled():
-            msg = "A submit was cut short: it may have been accepted, and paid for. Its idempotency key: %s"
-            logger.warning(msg, key)
-        elif (error := paying.exception()) is not None:
-            logger.warning("A submit whose caller was cancelled did not succeed: %s", error)
-        else:
-            task = paying.result()
-            logger.warning("A submit whose caller was cancelled was accepted: %s", task.ref.to_json())
-            if on_cancel == "cancel":
-                self._cancel_behind(task)
-
-    def _cancel_behind(self, task: GenerationTask) -> None:
-        canceling = asyncio.create_task(cancel_quietly(task), name="higgsfield_async.cancel")
-        self._canceling.add(canceling)
-        canceling.add_done_callback(self._canceling.discard)
-
-    def _closed_on(self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket) -> HiggsfieldError:
-        msg = "The client was closed before the submit was answered."
-        unknown = ticket.in_flight or ticket.doubtful
-        closed = ClientClosed(msg, charged="unknown" if unknown else "no")
-        return _unknown(request, call, closed) if unknown else closed
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _unknown(request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldError) -> SubmissionUnknown:
-    how = (
-        f"Submit it again with idempotency_key={call.key!r}: that brings back the same generation, if there is one."
-        if call.key is not None
-        else "Look at the account's history or balance before submitting it again: it may cost twice."
-    )
-    msg = f"{type(request).__name__} was submitted, and may have been accepted, but the answer is lost. {how} ({cause})"
-    return SubmissionUnknown(
-        msg,
-        request=request,
-        key=call.key,
-        cause=cause,
-        # Without a key, trying again is just what may pay twice.
-        transient=cause.transient and call.key is not None,
-        retry_after=cause.retry_after,
-    )

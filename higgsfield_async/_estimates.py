@@ -1,4 +1,4 @@
-"""The prices of many requests, before any of them is submitted."""
+"""The prices of requests, before any of them is submitted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ from higgsfield_async._domain import Estimate
 from higgsfield_async._errors import HiggsfieldError
 from higgsfield_async._fanout import Draw, dooms
 from higgsfield_async._requests import GenerationRequest
+from higgsfield_async._task import Parts
+
+
+async def estimate_one(parts: Parts, request: GenerationRequest) -> Estimate:
+    """The price of a request: known, or asked for.
+
+    Raises:
+        HiggsfieldError: As `Higgsfield.estimate` says.
+    """
+    known = parts.transport.estimate(request)
+    return known if isinstance(known, Estimate) else await parts.engine.send(known)
 
 
 async def estimate_each(draw: Draw, ask: Callable[[GenerationRequest], Awaitable[Estimate]], at_once: int) -> Estimates:

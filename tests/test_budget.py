@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import pickle
 import threading
@@ -35,7 +36,7 @@ from higgsfield_async import (
 )
 from higgsfield_async._budget import Books, Hold
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
-from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2
+from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2, Surface
 
 Client = Callable[..., Higgsfield]
 
@@ -46,7 +47,7 @@ def video(model: Any) -> ImageToVideo:
     return ImageToVideo(model=model, motion_id=MOTION, prompt=PROMPT, images=[IMAGE])
 
 
-def state(budget: Budget) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+def state(budget: Budget) -> tuple[object, ...]:
     return budget.spent, budget.reserved, budget.unknown, budget.left
 
 
@@ -111,7 +112,8 @@ async def test_what_does_not_fit_is_not_sent(sandbox: Sandbox, client: Client) -
         with pytest.raises(BudgetExceeded) as caught:
             await hf.run(video("standard"))
         error = caught.value
-        assert (error.unit, error.limit, error.left, error.needed) == ("points", 12, 5, 10)
+        said: tuple[object, ...] = error.unit, error.limit, error.left, error.needed
+        assert said == ("points", 12, 5, 10)
         assert (error.charged, error.ref, error.transient) == ("no", None, False)
         assert str(error) == (
             "image-to-video/standard was not submitted: it costs 10 points, and 5 of 12 are left "
@@ -124,38 +126,32 @@ async def test_what_does_not_fit_is_not_sent(sandbox: Sandbox, client: Client) -
     assert submits(sandbox) == 2
 
 
-ENDS: list[tuple[str, Any, str, tuple[int, int, int, int]]] = [
+PRICE = Decimal("1.500")
+ENDS: list[tuple[str, Surface, str, tuple[Decimal | int, ...]]] = [
     # what it ends as, where, and what is then spent, set aside, unknown and left of 20 points or credits
     ("completed", PROXY, "charged", (5, 0, 0, 15)),
     ("failed", PROXY, "unknown", (0, 0, 5, 15)),
     ("nsfw", PROXY, "unknown", (0, 0, 5, 15)),
-    ("completed", V2, "charged", (1, 0, 0, 19)),
+    ("completed", V2, "charged", (PRICE, 0, 0, 20 - PRICE)),
     ("failed", V2, "free", (0, 0, 0, 20)),
     ("nsfw", V2, "free", (0, 0, 0, 20)),
     ("canceled", V2, "free", (0, 0, 0, 20)),
 ]
 
 
-@pytest.mark.parametrize(("end", "surface", "column", "after"), ENDS)
+@pytest.mark.parametrize(("end", "surface_", "column", "after"), ENDS)
 async def test_an_end_settles_it(
-    sandbox: Sandbox, client: Client, end: str, surface: Any, column: str, after: tuple[int, int, int, int]
+    sandbox: Sandbox, client: Client, end: str, surface_: Surface, column: str, after: tuple[object, ...]
 ) -> None:
     sandbox.plan(Plan(end=end))
-    budget = Budget(points=20) if surface is PROXY else Budget(credits=20)
-    request = video("lite") if surface is PROXY else surface.request
-    async with client(surface, budget=budget) as hf:
-        await hf.run(request, check=False)
-        if surface is V2:
-            # Of the platform the price is asked for, and not assumed.
-            price = Decimal("1.500")
-            expected = tuple(price * sign if sign in (0, 1) else 20 - price * (20 - sign) for sign in after)
-        else:
-            expected = after
-        assert state(budget) == expected
+    budget = Budget(points=20) if surface_ is PROXY else Budget(credits=20)
+    async with client(surface_, budget=budget) as hf:
+        await hf.run(video("lite") if surface_ is PROXY else surface_.request, check=False)
+        assert state(budget) == after
         [row] = hf.spent()
     cost = getattr(row, column)
     assert cost.generations == 1
-    assert cost.points + cost.credits == (5 if surface is PROXY else Decimal("1.500"))
+    assert cost.points + cost.credits == (5 if surface_ is PROXY else PRICE)
     assert all(getattr(row, other) == Cost() for other in {"charged", "open", "unknown", "free"} - {column})
 
 
@@ -197,7 +193,7 @@ async def test_what_the_service_does_not_price(sandbox: Sandbox, client: Client)
         await hf.run(Keyframes(prompt=PROMPT))
         assert state(priced) == (2, 0, 0, 3)
         [row] = hf.spent()
-        assert (row.charged.generations, row.charged.unpriced, row.charged.credits) == (1, 1, 0)
+        assert row.charged == Cost(generations=1, unpriced=1)
     sandbox.script("estimate", Fault.answer(200, IN_WORDS))
     async with client(V2, budget=Budget(usd=5)) as hf:
         with pytest.raises(BudgetExceeded, match=r"price in usd \(it says: By the second\.\)"):
@@ -220,7 +216,7 @@ async def test_without_a_budget_nothing_is_asked(sandbox: Sandbox, client: Clien
     async with client(V2) as hf:
         await hf.run(V2.request)
         [row] = hf.spent()
-        assert (row.kind, row.charged) == (V2.request.model_id, Cost(generations=1, unpriced=1))
+        assert (row.kind, row.charged) == ("higgsfield-ai/dop/turbo", Cost(generations=1, unpriced=1))
     assert all(received.operation != "estimate" for received in sandbox.received)
 
 
@@ -300,6 +296,34 @@ async def test_a_client_that_does_not_wait_for_it(
         with anyio.move_on_after(0.1):
             await hf.submit(video("lite"))
     assert state(budget) == (0, 0, 5, 15)
+
+
+async def test_closed_while_the_price_is_asked_for(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("estimate", Fault.delay(0.3))
+    budget = Budget(credits=5)
+    hf = client(V2, budget=budget)
+    submit = asyncio.create_task(hf.submit(V2.request))
+    while not sandbox.received:
+        await anyio.sleep(0.01)
+    await hf.close()
+    with pytest.raises(HiggsfieldError) as caught:
+        await submit
+    assert caught.value.charged == "no"
+    assert submits(sandbox) == 0
+    assert state(budget) == (0, 0, 0, 5)
+
+
+async def test_closed_before_it_is_sent(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(points=5)
+    hf = client(PROXY, budget=budget)
+    submit = asyncio.create_task(hf.submit(video("lite")))
+    await asyncio.sleep(0)
+    await hf.close()
+    with pytest.raises(ClientClosed, match="before this was submitted") as caught:
+        await submit
+    assert (caught.value.charged, caught.value.refused) == ("no", True)
+    assert not sandbox.received
+    assert budget.left == 5
 
 
 async def test_a_submit_that_never_got_its_turn(sandbox: Sandbox, client: Client) -> None:
@@ -437,7 +461,9 @@ def test_whatever_happens_the_sums_are_right(limit: int, steps: list[tuple[int, 
 
     assert state(budget)[:3] == (sums("yes"), sums("held", "open"), sums("unknown"))
     for row in books.rows:
-        assert (row.charged.points, row.unknown.points, row.open.points) == (sums("yes"), sums("unknown"), sums("open"))
+        assert row.charged.points == sums("yes")
+        assert row.unknown.points == sums("unknown")
+        assert row.open.points == sums("open")
 
 
 # The prices of many.
@@ -449,9 +475,9 @@ async def test_the_prices_of_many(sandbox: Sandbox, client: Client) -> None:
         first = await hf.estimate_all([V2.request])
         assert (first.total, first.items[0]) == (
             Cost(generations=1, unpriced=1),
-            Estimate(text="By the second.", source=f"{sandbox.platform_url}/estimate/{V2.request.model_id}"),
+            Estimate(text="By the second.", source=f"{sandbox.platform_url}/estimate/higgsfield-ai/dop/turbo"),
         )
-        bad = ModelRequest(V2.request.model_id, {"prompt": 5, "image_url": IMAGE})
+        bad = ModelRequest("higgsfield-ai/dop/turbo", {"prompt": 5, "image_url": IMAGE})
         found = await hf.estimate_all([V2.request, bad, Keyframes(prompt=PROMPT), *[V2.request] * 7])
         assert [type(item).__name__ for item in found.items[:3]] == ["Estimate", "InvalidRequest", "Unsupported"]
         assert isinstance(found.items[1], InvalidRequest)

@@ -34,7 +34,7 @@ LEVELS = {
         "_webhooks",
     ],
     2: ["_content", "_engine", "_pace"],
-    3: ["_catalogue", "_estimates", "_events", "_fanout", "_task", "_tracker"],
+    3: ["_catalogue", "_estimates", "_events", "_fanout", "_submits", "_task", "_tracker"],
     4: ["_client"],
     5: ["", "fastapi", "sse", "webhooks"],
 }

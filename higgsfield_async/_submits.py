@@ -1,0 +1,297 @@
+"""Pays: from a request to the handle of a generation, or to an error that says what became of the money."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio.lowlevel
+
+from higgsfield_async._budget import Books, Budget, Hold
+from higgsfield_async._domain import Estimate, JobSet, TaskRef
+from higgsfield_async._errors import (
+    ClientClosed,
+    ConfigurationError,
+    HiggsfieldError,
+    RateLimited,
+    SubmissionUnknown,
+    Unsupported,
+)
+from higgsfield_async._estimates import estimate_one
+from higgsfield_async._http import Call, Ticket
+from higgsfield_async._limits import Limits
+from higgsfield_async._requests import GenerationRequest, SubmitOptions, checked_request
+from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly
+from higgsfield_async._transports import Transport
+
+# As the documentation names it: the refs of what was paid for by callers that are gone are in its warnings.
+logger = logging.getLogger("higgsfield_async.client")
+
+# The limit that comes with this word counts what waits in the account's queue, and each result of a batch by itself.
+_QUEUE_FULL = "account_queue_full"
+
+
+def checked_budget(budget: Budget | None, transport: Transport) -> Budget | None:
+    """A budget that the service has prices for, or None.
+
+    Raises:
+        ConfigurationError: It counts in something else.
+    """
+    if budget is not None and budget.unit not in transport.units:
+        mine = " or ".join(sorted(transport.units))
+        msg = f"The {transport.name} has no prices in {budget.unit}: give a Budget in {mine}."
+        raise ConfigurationError(msg)
+    return budget
+
+
+class Submits:
+    """The submits of one client.
+
+    Each is an asyncio task of its own: once it may have been accepted it is finished, whatever becomes of its caller.
+
+    Args:
+        transport: The service.
+        limits: How long one is kept waiting.
+        budget: What all of them may cost.
+
+    Attributes:
+        books: What they cost.
+        closed: Whether the client takes no more of them.
+    """
+
+    def __init__(self, transport: Transport, limits: Limits, budget: Budget | None) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._budget = checked_budget(budget, transport)
+        self._paying: dict[asyncio.Task[GenerationTask], Ticket] = {}
+        self._canceling: set[asyncio.Task[None]] = set()
+        # By their idempotency keys: what brings one of these back is the same generation, and pays nothing more.
+        self._in_doubt: dict[str, Hold] = {}
+        self.books = Books()
+        self.closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many wait or are under way."""
+        return len(self._paying)
+
+    @property
+    def under_way(self) -> set[asyncio.Task[Any]]:
+        """What must end before the connections are closed."""
+        return {*self._paying, *self._canceling}
+
+    def abandon(self) -> None:
+        """Ends those that nobody can have accepted; the others are finished, and not tried again."""
+        for paying, ticket in self._paying.items():
+            ticket.abandoned = True
+            if not ticket.in_flight:
+                paying.cancel()
+
+    async def submit(
+        self,
+        parts: Parts,
+        request: GenerationRequest,
+        options: SubmitOptions,
+        *,
+        on_cancel: OnCancel = "detach",
+        until: float = math.inf,
+        placed: Callable[[], None] = lambda: None,
+        budget: Budget | None = None,
+    ) -> GenerationTask:
+        """Submits a generation.
+
+        Args:
+            parts: What the open client is made of.
+            request: What to make.
+            options: What goes beside it.
+            on_cancel: What becomes of a generation whose submit outlives its caller.
+            until: When the caller's patience ends, by the monotonic clock.
+            placed: Called when it has its place among the open generations.
+            budget: What it must fit into, besides the client's own.
+
+        Raises:
+            HiggsfieldError: As `Higgsfield.submit` says.
+        """
+        request = checked_request(request)
+        call = self._transport.submit(request, options)
+        budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
+        known = self._in_doubt.get(call.key or "")
+        price = None if known else await self._price(parts, request, asked=bool(budgets))
+        # Who is cancelled already pays nothing: past this line the submit outlives its caller.
+        await anyio.lowlevel.checkpoint()
+        self._check_open()
+        hold = self._hold(call, price, request, budgets)
+        ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=call.resumed)
+        reported = options.webhook is not None
+        paying = asyncio.create_task(
+            self._pay(parts, call, request, ticket=ticket, hold=hold, placed=placed, reported=reported),
+            name="higgsfield_async.submit",
+        )
+        self._paying[paying] = ticket
+        paying.add_done_callback(self._paying.pop)
+        paying.add_done_callback(functools.partial(self._paid, hold, ticket, call.key))
+        try:
+            return await asyncio.shield(paying)
+        except asyncio.CancelledError:
+            if paying.cancelled() and self.closed and not _being_cancelled():
+                raise self._closed_on(request, call, ticket) from None
+            ticket.abandoned = True
+            if ticket.in_flight:
+                paying.add_done_callback(functools.partial(self._left_behind, on_cancel, call.key))
+            else:
+                paying.cancel()
+            raise
+
+    def _check_open(self) -> None:
+        if self.closed:
+            msg = "The client was closed before this was submitted."
+            raise ClientClosed(msg, refused=True)
+
+    async def _price(self, parts: Parts, request: GenerationRequest, *, asked: bool) -> Estimate | None:
+        """What a generation will cost; None where that is not known, or would have to be asked for and is not."""
+        known = self._transport.price(request)
+        if known is not None or not asked:
+            return known
+        try:
+            return await estimate_one(parts, request)
+        except Unsupported:
+            return None
+
+    def _hold(
+        self, call: Call[JobSet], price: Estimate | None, request: GenerationRequest, budgets: list[Budget]
+    ) -> Hold:
+        if (hold := self._in_doubt.pop(call.key or "", None)) is not None:
+            hold.reopen()
+            return hold
+        return Hold(self.books, self._transport.kind(request), price, budgets)
+
+    def _paid(self, hold: Hold, ticket: Ticket, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
+        """Books a submit that was not accepted, or of which nobody knows."""
+        error = None if paying.cancelled() else paying.exception()
+        if paying.cancelled() or error is not None:
+            sure = (
+                error.charged == "no"
+                if isinstance(error, HiggsfieldError)
+                else not (ticket.in_flight or ticket.doubtful)
+            )
+            hold.settle("no" if sure else "unknown")
+            if key is not None and not sure:
+                self._in_doubt[key] = hold
+
+    async def _pay(
+        self,
+        parts: Parts,
+        call: Call[JobSet],
+        request: GenerationRequest,
+        *,
+        ticket: Ticket,
+        hold: Hold,
+        placed: Callable[[], None],
+        reported: bool,
+    ) -> GenerationTask:
+        try:
+            job_set = await self._accepted(parts, call, ticket, placed)
+        except HiggsfieldError as error:
+            # However it ends: an earlier try may have been accepted, by this call or by the one that it resumes.
+            if error.charged == "unknown" or ticket.doubtful:
+                raise _unknown(request, call, error) from error
+            raise
+        transport = self._transport
+        ref = TaskRef(
+            transport=transport.name,
+            origin=transport.origin,
+            account=transport.account,
+            id=job_set.id,
+            kind=transport.kind(request),
+            created_at=datetime.now(UTC),
+        )
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Submitted: %s", ref.to_json())
+        tracked = parts.tracker.track(ref, job_set, reported=reported)
+        parts.tracker.book(tracked, hold)
+        parts.tracker.occupy(tracked)
+        return GenerationTask(parts, tracked)
+
+    async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket, placed: Callable[[], None]) -> JobSet:
+        """Waits for a place and submits, and again for as long as limits refuse it. The place is kept."""
+        tracker = parts.tracker
+        if not await tracker.reserve(ticket.waits_until):
+            msg = "Not sent: no place among the generations that may be open at once became free in time."
+            raise RateLimited(msg, status=429, refused=True, transient=True)
+        held = True
+        placed()
+        try:
+            while True:
+                try:
+                    return await parts.engine.send(call, ticket)
+                except RateLimited as error:
+                    if error.limit is not None and error.code != _QUEUE_FULL:
+                        tracker.learn(error.limit)
+                    if time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until:
+                        raise
+                    logger.info("Held back: %s", error)
+                    # What is in doubt may be open already, in the place that it has.
+                    if not ticket.doubtful:
+                        tracker.release()
+                        held = False
+                        held = await tracker.reserve(ticket.waits_until)
+                        if not held:
+                            raise
+        except BaseException:
+            if held:
+                tracker.release()
+            raise
+
+    def _left_behind(self, on_cancel: OnCancel, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
+        """Nobody is there any more to take what a submit brought: it goes to the log."""
+        if paying.cancelled():
+            msg = "A submit was cut short: it may have been accepted, and paid for. Its idempotency key: %s"
+            logger.warning(msg, key)
+        elif (error := paying.exception()) is not None:
+            logger.warning("A submit whose caller was cancelled did not succeed: %s", error)
+        else:
+            task = paying.result()
+            logger.warning("A submit whose caller was cancelled was accepted: %s", task.ref.to_json())
+            if on_cancel == "cancel":
+                self.cancel_behind(task)
+
+    def cancel_behind(self, task: GenerationTask) -> None:
+        """Cancels a generation that nobody waits for any more, in an asyncio task of its own."""
+        canceling = asyncio.create_task(cancel_quietly(task), name="higgsfield_async.cancel")
+        self._canceling.add(canceling)
+        canceling.add_done_callback(self._canceling.discard)
+
+    def _closed_on(self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket) -> HiggsfieldError:
+        msg = "The client was closed before the submit was answered."
+        unknown = ticket.in_flight or ticket.doubtful
+        closed = ClientClosed(msg, charged="unknown" if unknown else "no")
+        return _unknown(request, call, closed) if unknown else closed
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _unknown(request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldError) -> SubmissionUnknown:
+    how = (
+        f"Submit it again with idempotency_key={call.key!r}: that brings back the same generation, if there is one."
+        if call.key is not None
+        else "Look at the account's history or balance before submitting it again: it may cost twice."
+    )
+    msg = f"{type(request).__name__} was submitted, and may have been accepted, but the answer is lost. {how} ({cause})"
+    return SubmissionUnknown(
+        msg,
+        request=request,
+        key=call.key,
+        cause=cause,
+        # Without a key, trying again is just what may pay twice.
+        transient=cause.transient and call.key is not None,
+        retry_after=cause.retry_after,
+    )
