@@ -127,7 +127,8 @@ class Submits:
         await anyio.lowlevel.checkpoint()
         self._check_open()
         hold = self._hold(call, price, request, budgets)
-        ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=call.resumed)
+        doubtful = call.resumed or known is not None
+        ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=doubtful)
         reported = options.webhook is not None
         paying = asyncio.create_task(
             self._pay(parts, call, request, ticket=ticket, hold=hold, placed=placed, reported=reported),

@@ -263,6 +263,17 @@ async def test_what_was_in_doubt_is_counted_once(sandbox: Sandbox, client: Clien
     assert len(sandbox.generations) == 1
 
 
+async def test_what_is_in_doubt_stays_so_whatever_the_caller_thinks(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 5, Fault.answer(401))
+    budget = Budget(credits=5)
+    async with client(V2, budget=budget) as hf:
+        with pytest.raises(SubmissionUnknown) as caught:
+            await hf.submit(V2.request)
+        with pytest.raises(SubmissionUnknown):
+            await hf.submit(V2.request, idempotency_key=caught.value.key, resumes=False)
+    assert budget.unknown == PRICE
+
+
 async def test_the_same_key_twice_is_one_generation(client: Client) -> None:
     budget = Budget(credits=3)
     async with client(V2, budget=budget) as hf:
@@ -378,7 +389,7 @@ async def test_what_has_no_price_is_one_outcome(client: Client) -> None:
     priced = V2.request
     async with client(V2) as hf:
         requests = [Keyframes(prompt=PROMPT), priced]
-        found = await hf.gather(requests, return_exceptions=True, budget=Budget(credits=10))
+        found = await hf.gather(requests, return_exceptions=True, budget=Budget(credits=10), max_active=1)
     assert isinstance(found[0], BudgetExceeded)
     assert not isinstance(found[1], HiggsfieldError)
 
