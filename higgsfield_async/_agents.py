@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import os
 import random
@@ -18,7 +19,10 @@ from higgsfield_async._conversation import AgentMedia, AgentMessage, AgentState,
 from higgsfield_async._errors import ClientClosed, HiggsfieldError, RateLimited, SubmissionUnknown, WaitTimeout
 from higgsfield_async._http import Ticket
 from higgsfield_async._polling import ends_wait
+from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import Parts, checked_seconds
+
+logger = logging.getLogger("higgsfield_async.agents")
 
 OnQuestion: TypeAlias = Callable[[tuple[AgentMessage, ...]], str | Awaitable[str]]
 
@@ -26,8 +30,9 @@ OnQuestion: TypeAlias = Callable[[tuple[AgentMessage, ...]], str | Awaitable[str
 class Agents:
     """Higgsfield's agents, on the platform: `hf.agents`. The service must have enabled them for the account."""
 
-    def __init__(self, opened: Callable[[], Parts], patience: float) -> None:
+    def __init__(self, opened: Callable[[], Parts], retry: RetryPolicy, patience: float) -> None:
         self._opened = opened
+        self._retry = retry
         self._patience = patience
 
     async def create(self, config: Mapping[str, Any] | None = None) -> AgentSession:
@@ -53,7 +58,7 @@ class Agents:
         """
         parts = self._opened()
         parts.transport.agents()
-        return AgentSession(parts, session_id, self._patience)
+        return AgentSession(parts, session_id, self._retry, self._patience)
 
     async def upload(
         self,
@@ -80,8 +85,8 @@ class Agents:
         parts = self._opened()
         calls = parts.transport.agents()
         looked_at = await content_of(content)
-        if extension is None and not isinstance(content, bytes):
-            extension = PurePath(content).suffix
+        if extension is None and isinstance(content, os.PathLike):
+            extension = PurePath(os.fsdecode(content)).suffix
         media = await parts.engine.upload(calls.media(looked_at.size, extension, kind), looked_at)
         await parts.engine.send(calls.confirm(media))
         return media
@@ -97,11 +102,12 @@ class AgentSession:
         id: The service's id of it.
     """
 
-    __slots__ = ("_after", "_begun", "_calls", "_parts", "_patience", "id")
+    __slots__ = ("_after", "_begun", "_calls", "_parts", "_patience", "_retry", "id")
 
-    def __init__(self, parts: Parts, session_id: str, patience: float) -> None:
+    def __init__(self, parts: Parts, session_id: str, retry: RetryPolicy, patience: float) -> None:
         self._parts = parts
         self._calls = parts.transport.agents()
+        self._retry = retry
         self._patience = patience
         self._after: str | None = None
         self._begun = False
@@ -192,24 +198,28 @@ class AgentSession:
         engine, poll = self._parts.engine, self._parts.poll
         state: AgentState | None = None
         failed: HiggsfieldError | None = None
+        looks = failures = 0
         # What was just sent has time; of a session that was picked up, nothing is known: it is looked at once.
-        looks = 0 if self._begun else -1
+        pause = poll.gap(0, random.random()) if self._begun else 0.0
         try:
             with anyio.move_on_after(seconds):
                 while True:
-                    if looks >= 0:
-                        await engine.pace.rest(poll.gap(looks, random.random()))
+                    await engine.pace.rest(pause)
                     looks += 1
+                    pause = poll.gap(looks, random.random())
                     try:
-                        state, failed = await engine.send(self._calls.messages(self.id, self._after)), None
+                        state = await engine.send_once(self._calls.messages(self.id, self._after))
                     except HiggsfieldError as error:
                         if ends_wait(error):
                             raise
-                        failed = error
-                    else:
-                        if state.status.over:
-                            self._begun = False
-                            return state
+                        logger.info("A look at an agent session failed, and will be repeated: %s", error)
+                        failed, failures = error, failures + 1
+                        pause = max(pause, self._retry.delay(failures, error.retry_after, random.random()))
+                        continue
+                    failed, failures = None, 0
+                    if state.status.over:
+                        self._begun = False
+                        return state
         except ClientClosed as error:
             msg = f"The client was closed while agent session {self.id} was waited for. Its turn goes on."
             raise ClientClosed(msg, charged="unknown") from error

@@ -581,7 +581,7 @@ class Higgsfield:
     @property
     def agents(self) -> Agents:
         """Conversations with agents: on the platform, where the account has them."""
-        return Agents(self._opened, self._limits.patience)
+        return Agents(self._opened, self._retry, self._limits.patience)
 
     async def close(self) -> None:
         """Closes the client. Generations go on; whoever waits for one gets `ClientClosed` with its ref.
