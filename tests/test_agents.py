@@ -566,7 +566,8 @@ def test_whose_turn_it_is(status: AgentStatus) -> None:
     assert found.status.over == (status not in (AgentStatus.PROCESSING, AgentStatus.UNKNOWN))
 
 
-ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.none(), max_size=2)
+NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+ODD = st.none() | st.booleans() | NUMBER | st.text(max_size=5) | st.lists(st.none(), max_size=2)
 PART = st.fixed_dictionaries({}, optional={"type": st.sampled_from(["text", "reasoning"]) | ODD, "text": ODD}) | ODD
 MESSAGE = st.fixed_dictionaries(
     {},

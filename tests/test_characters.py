@@ -454,7 +454,11 @@ def test_where_the_next_page_is(total_pages: object, items: list[object], cursor
 
 
 ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=2)
-TIME = st.floats() | st.integers() | st.datetimes(timezones=st.none() | st.just(UTC)).map(datetime.isoformat)
+TIME = (
+    st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers()
+    | st.datetimes(timezones=st.none() | st.just(UTC)).map(datetime.isoformat)
+)
 RECORD = st.fixed_dictionaries(
     {"id": st.text(min_size=1, max_size=5), "status": st.sampled_from(["queued", "completed", "failed", "odd"])},
     optional={
