@@ -17,6 +17,8 @@ from hypothesis import given, strategies as st
 from higgsfield_async import (
     ApiError,
     AuthenticationFailed,
+    Budget,
+    BudgetExceeded,
     Character,
     CharacterTraining,
     ClientClosed,
@@ -147,8 +149,18 @@ async def test_what_it_costs_is_known(sandbox: Sandbox, client: Client) -> None:
         assert (price.credits, price.usd) == (Decimal(40), Decimal("2.50"))
         before = sandbox.credits
         await hf.run(TRAINING)
+        [spent] = hf.spent()
+        assert (spent.kind, spent.charged.credits) == ("v1/custom-references", price.credits)
     assert before - sandbox.credits == price.credits
     assert len(sandbox.received) == of(sandbox, "submit") + of(sandbox, "poll")
+
+
+async def test_a_budget_knows_it(sandbox: Sandbox, client: Client) -> None:
+    async with client("platform", budget=Budget(credits=79)) as hf:
+        await hf.submit(TRAINING)
+        with pytest.raises(BudgetExceeded):
+            await hf.submit(TRAINING)
+    assert len(sandbox.received) == 1
 
 
 # Money

@@ -958,9 +958,9 @@ async def test_a_training_is_submitted_where_there_are_webhooks_too(client: Make
     hook = Webhook("https://app.example.com/generations/webhook")
     training = {"name": "Ann", "images": ["https://images.example.com/ann.jpg"]}
     async with running(application(lambda: client(V2), webhook=hook)) as call:
-        status, state = await call.post("character-training", training)
+        status, state = await call("POST", "/generations/character-training", json=training)
         assert (status, state["kind"], state["status"]) == (202, "v1/custom-references", "queued")
-        price = (await call.post("character-training/estimate", training))[1]
+        _, price = await call("POST", "/generations/character-training/estimate", json=training)
         assert price["credits"] == "40"
     assert [generation.webhook for generation in sandbox.generations.values()] == [None]
 
