@@ -28,7 +28,10 @@ OnQuestion: TypeAlias = Callable[[tuple[AgentMessage, ...]], str | Awaitable[str
 
 
 class Agents:
-    """Higgsfield's agents, on the platform: `hf.agents`. The service must have enabled them for the account."""
+    """Higgsfield's agents, on the platform: `hf.agents`. The service must have enabled them for the account.
+
+    What a turn will cost is not known before it: no `Budget` counts it, nor does `hf.spent()`.
+    """
 
     def __init__(self, opened: Callable[[], Parts], retry: RetryPolicy, patience: float) -> None:
         self._opened = opened
@@ -154,6 +157,11 @@ class AgentSession:
                 else:
                     self._after, self._begun = message_id, True
                     return message_id
+        except anyio.get_cancelled_exc_class():
+            if ticket.in_flight:
+                msg = "A message to agent session %s was cancelled on its way: it may have been taken, and paid for."
+                logger.warning(msg, self.id)
+            raise
         except HiggsfieldError as error:
             if error.charged != "unknown":
                 raise

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import pytest
 from conftest import POLL, RETRY
 from hypothesis import given, strategies as st
@@ -330,7 +331,9 @@ async def test_patience(frozen: Sandbox) -> None:
     assert paid(frozen) == 1
 
 
-async def test_a_message_that_is_cancelled_is_sent_once(sandbox: Sandbox, hf: Higgsfield) -> None:
+async def test_a_message_that_is_cancelled_is_sent_once(
+    sandbox: Sandbox, hf: Higgsfield, caplog: pytest.LogCaptureFixture
+) -> None:
     session = await hf.agents.create()
     sandbox.script("submit", Fault.delay(5))
     sending = asyncio.create_task(session.send(PROMPT))
@@ -339,9 +342,29 @@ async def test_a_message_that_is_cancelled_is_sent_once(sandbox: Sandbox, hf: Hi
     sending.cancel()
     with anyio.fail_after(3), pytest.raises(asyncio.CancelledError):
         await sending
+    assert f"agent session {session.id} was cancelled on its way" in caplog.text
     state = await session.wait()
     assert [message.role for message in state.messages] == ["user", "assistant"]
     assert paid(sandbox) == 1
+
+
+async def test_a_message_that_is_cancelled_before_it_is_sent_costs_nothing(
+    frozen: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Higgsfield(frozen.platform()) as hf:
+        session = await hf.agents.create()
+        frozen.script("submit", Fault.answer(429, b"", {"Retry-After": "100"}))
+        sending = asyncio.create_task(session.send(PROMPT))
+        while frozen.received[-1].status != 429:
+            await asyncio.sleep(0.001)
+        # It waits for its turn now.
+        await asyncio.sleep(0.05)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert (await session.messages()).messages == ()
+    assert "was cancelled on its way" not in caplog.text
+    assert paid(frozen) == 1
 
 
 async def test_each_message_goes_out_on_a_connection_of_its_own(frozen: Sandbox) -> None:
@@ -423,13 +446,16 @@ async def test_nothing_private_is_shown(caplog: pytest.LogCaptureFixture) -> Non
 
     async with raw_server(reply) as server, Higgsfield(PlatformTransport("id", "secret:top:secret", server.url)) as hf:
         session = hf.agents.session("abc")
-        for failing in (session.send(PROMPT), session.messages(), hf.agents.create({"system": PROMPT})):
+        for failing in (session.send(PROMPT), hf.agents.create({"system": PROMPT})):
             with pytest.raises(InvalidRequest) as caught:
                 await failing
-            shown = str(caught.value)
-            assert "top:secret" not in shown
-            assert PROMPT not in shown or "messages" in shown
-    assert "top:secret" not in caplog.text
+            for private in ("top:secret", PROMPT):
+                assert private not in str(caught.value)
+        with pytest.raises(InvalidRequest) as caught:
+            await session.interrupt()
+        assert "top:secret" not in str(caught.value)
+    for private in ("top:secret", PROMPT):
+        assert private not in caplog.text
 
 
 # Media
