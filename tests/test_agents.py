@@ -355,10 +355,9 @@ async def test_a_message_that_is_cancelled_before_it_is_sent_costs_nothing(
         session = await hf.agents.create()
         frozen.script("submit", Fault.answer(429, b"", {"Retry-After": "100"}))
         sending = asyncio.create_task(session.send(PROMPT))
-        while frozen.received[-1].status != 429:
+        pace = hf._opened().engine.pace
+        while not pace.held_back("submit"):  # until it is: then this one waits for its turn
             await asyncio.sleep(0.001)
-        # It waits for its turn now.
-        await asyncio.sleep(0.05)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
