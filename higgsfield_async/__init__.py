@@ -2,10 +2,14 @@
 
 import msgspec
 
+from higgsfield_async._agents import Agents, AgentSession
 from higgsfield_async._budget import Budget, Cost, Estimates, Spending
+from higgsfield_async._characters import Characters
 from higgsfield_async._client import Higgsfield
+from higgsfield_async._conversation import AgentMedia, AgentMessage, AgentPart, AgentState, AgentStatus
 from higgsfield_async._domain import (
     AvatarPreset,
+    Character,
     Estimate,
     Job,
     JobSet,
@@ -51,6 +55,7 @@ from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import (
     Ad,
+    CharacterTraining,
     DopMotion,
     DopVideo,
     GenerationRequest,
@@ -69,11 +74,21 @@ from higgsfield_async._transports import PlatformTransport, ProxyTransport, Tran
 
 __all__ = [
     "Ad",
+    "AgentMedia",
+    "AgentMessage",
+    "AgentPart",
+    "AgentSession",
+    "AgentState",
+    "AgentStatus",
+    "Agents",
     "ApiError",
     "AuthenticationFailed",
     "AvatarPreset",
     "Budget",
     "BudgetExceeded",
+    "Character",
+    "CharacterTraining",
+    "Characters",
     "ClientClosed",
     "ConfigurationError",
     "ConnectionFailed",

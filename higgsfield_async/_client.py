@@ -16,8 +16,10 @@ import anyio
 import anyio.to_thread
 
 from higgsfield_async._addresses import is_inside
+from higgsfield_async._agents import Agents
 from higgsfield_async._budget import Budget, Estimates, Spending
 from higgsfield_async._catalogue import ListedT, walk
+from higgsfield_async._characters import Characters
 from higgsfield_async._content import content_of
 from higgsfield_async._domain import (
     AvatarPreset,
@@ -570,6 +572,16 @@ class Higgsfield:
             return await self._opened().engine.send(call)
 
         return walk(page_at, size)
+
+    @property
+    def characters(self) -> Characters:
+        """The account's characters, for the Soul models: on the platform."""
+        return Characters(self._opened, self.submit)
+
+    @property
+    def agents(self) -> Agents:
+        """Conversations with agents: on the platform, where the account has them."""
+        return Agents(self._opened, self._retry, self._limits.patience)
 
     async def close(self) -> None:
         """Closes the client. Generations go on; whoever waits for one gets `ClientClosed` with its ref.

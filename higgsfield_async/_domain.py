@@ -115,6 +115,7 @@ class JobSet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         kind: The service's own word for what is made, or None where it gives none.
         created_at: When the service says it was created, or None.
         body: The answer, byte for byte.
+        fileless: Whether it makes no files, however well it ends: the training of a character.
     """
 
     id: str
@@ -122,6 +123,7 @@ class JobSet(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     kind: str | None = None
     created_at: datetime | None = None
     body: bytes = b""
+    fileless: bool = False
 
     @property
     def status(self) -> JobStatus:
@@ -279,6 +281,41 @@ class SoulStyle(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     preview_url: str | None = None
+
+
+class Character(msgspec.Struct, frozen=True, kw_only=True):
+    """A person that the Soul models were trained to draw (a "Soul ID"): its `id` is their `custom_reference_id`.
+
+    Attributes:
+        id: The service's id of it, and of its training.
+        name: What it was called.
+        status: How far its training is.
+        raw_status: The service's own word for that.
+        model_version: What it was trained for, such as `v1`, `v2` or `cinema`, or None where the service does not say.
+        created_at: When the service says it was created, or None.
+        in_progress_at: When its training began, or None.
+        fail_reason: Why its training failed, where the service says so.
+        thumbnail_url: A small picture of it, or None. Addresses are shown without their queries.
+        media: Addresses of the images it was trained with; none in a list.
+    """
+
+    id: str
+    name: str
+    status: JobStatus
+    raw_status: str
+    model_version: str | None = None
+    created_at: datetime | None = None
+    in_progress_at: datetime | None = None
+    fail_reason: str | None = None
+    thumbnail_url: str | None = None
+    media: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        media = f", media={[without_query(url) for url in self.media]}" if self.media else ""
+        return (
+            f"Character({self.id!r}, name={self.name!r}, status={self.status.value!r}, "
+            f"model_version={self.model_version!r}{media})"
+        )
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

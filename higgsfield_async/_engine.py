@@ -18,7 +18,7 @@ import backoff
 from yarl import URL
 
 from higgsfield_async._content import Content
-from higgsfield_async._domain import Upload, without_query
+from higgsfield_async._domain import without_query
 from higgsfield_async._errors import (
     ClientClosed,
     ConnectionFailed,
@@ -300,7 +300,7 @@ class HttpEngine:
             async for chunk in response.content.iter_chunked(_CHUNK):
                 await file.write(chunk)
 
-    async def upload(self, call: Call[Grant], content: Content) -> Upload:
+    async def upload(self, call: Call[Grant[T]], content: Content) -> T:
         """Puts a file where the service gives leave to, and again from the start, with new leave, where that may help.
 
         Raises:
@@ -308,12 +308,12 @@ class HttpEngine:
             HiggsfieldError: There was no leave.
         """
 
-        async def attempt() -> Upload:
+        async def attempt() -> T:
             return await self._put(await self.send(call), content)
 
         return await self._retrying(attempt, lambda error, _: not (isinstance(error, UploadError) and error.transient))
 
-    async def _put(self, grant: Grant, content: Content) -> Upload:
+    async def _put(self, grant: Grant[T], content: Content) -> T:
         request = grant.request
         # As it is: every character of it is signed.
         url = URL(request.url, encoded=True)

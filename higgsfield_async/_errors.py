@@ -183,7 +183,7 @@ class SubmissionUnknown(HiggsfieldError):
     """A submit may have been accepted, and paid for, and its answer is lost.
 
     Attributes:
-        request: The request that was submitted.
+        request: The request that was submitted; None for a message to an agent session.
         key: The `Idempotency-Key` it carried, or None where the service knows none. With a key,
             `hf.submit(request, idempotency_key=key)` brings back the original generation and pays nothing twice.
             Without one, look at the service's own list of generations before submitting again.
@@ -194,7 +194,7 @@ class SubmissionUnknown(HiggsfieldError):
         self,
         message: str,
         *,
-        request: GenerationRequest,
+        request: GenerationRequest | None,
         key: str | None,
         cause: HiggsfieldError,
         **common: Unpack[Common],

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 
 from msgspec import Struct
 
-from higgsfield_async._domain import Upload, without_query
+from higgsfield_async._domain import without_query
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Call(Struct, Generic[T], frozen=True):
         return f"Call({self.name!r}, {self.request!r})"
 
 
-class Grant(Struct, frozen=True):
+class Grant(Struct, Generic[T], frozen=True):
     """Leave to put one file somewhere. It is another host: no key of ours goes there.
 
     Attributes:
@@ -109,7 +109,7 @@ class Grant(Struct, frozen=True):
     """
 
     request: HttpRequest
-    decode: Callable[[HttpResponse], Upload]
+    decode: Callable[[HttpResponse], T]
 
     def __repr__(self) -> str:
         return f"Grant({self.request!r})"

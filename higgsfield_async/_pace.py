@@ -169,6 +169,8 @@ class Pace:
         }
         # Whose turn it is, the next one first.
         self._turns = deque(self._lanes.values())
+        # Nobody is admitted to this one: it ends with the time, or with the client.
+        self._resting = Line(lambda: None)
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = 0.0
         self._closed = False
@@ -222,6 +224,16 @@ class Pace:
     def held_back(self, name: Lane) -> float:
         """For how many seconds a lane is closed yet."""
         return max(0.0, self._lanes[name].closed_until - time.monotonic())
+
+    async def rest(self, seconds: float) -> None:
+        """Waits between two exchanges, no longer than the client is open.
+
+        Raises:
+            ClientClosed: There will be no more exchanges.
+        """
+        if self._closed:
+            raise _closed()
+        await self._resting.wait(time.monotonic() + seconds, lambda: None)
 
     def scarce(self, name: Lane) -> bool:
         """Whether a lane is limited by more than the number of connections."""
@@ -298,6 +310,7 @@ class Pace:
             self._timer.cancel()
         for lane in self._turns:
             lane.line.dismiss(_closed)
+        self._resting.dismiss(_closed)
 
 
 def _closed() -> ClientClosed:

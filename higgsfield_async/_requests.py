@@ -430,6 +430,30 @@ class TalkingHead(_Checked, frozen=True):
     seed: Seed | None = None
 
 
+class CharacterTraining(_Checked, frozen=True):
+    """The training of a character (a "Soul ID") from images of one person, on the platform (40 credits).
+
+    What comes of it is no file: the id of the generation is the `custom_reference_id` of Soul's requests from then on.
+
+    Source: `POST /v1/custom-references` of https://docs.higgsfield.ai. What is not given is the service's choice.
+
+    Attributes:
+        name: What to call it: 1 to 100 characters.
+        images: Addresses of 1 to 100 images; the service advises many.
+        model_version: What it is for: `v1`, `v2` (for the models of Soul v2) or `cinema`; the service's default is
+            `v1`.
+
+    Raises:
+        InvalidRequest: A field is not what the service documents.
+    """
+
+    shown = frozenset({"model_version"})
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    images: Annotated[Sequence[Url], Meta(min_length=1, max_length=100)]
+    model_version: Literal["v1", "v2", "cinema"] | None = None
+
+
 # First parts that are routes of the platform's own.
 _RESERVED = frozenset({"requests", "files", "estimate", "models", "v1"})
 
@@ -465,7 +489,9 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
             self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {error}", "value_error"))
 
 
-GenerationRequest: TypeAlias = ImageToVideo | Speech | Ad | Keyframes | Soul | DopVideo | TalkingHead | ModelRequest
+GenerationRequest: TypeAlias = (
+    ImageToVideo | Speech | Ad | Keyframes | Soul | DopVideo | TalkingHead | CharacterTraining | ModelRequest
+)
 """Every request that `hf.submit` takes."""
 
 

@@ -151,7 +151,7 @@ class Tracked:
         return changed
 
     def _may_still_be_linked(self, job_set: JobSet, now: float) -> bool:
-        if not any(job.status is JobStatus.COMPLETED and not job.outputs for job in job_set.jobs):
+        if job_set.fileless or not any(job.status is JobStatus.COMPLETED and not job.outputs for job in job_set.jobs):
             return False
         if self.linkless_since is None:
             self.linkless_since = now

@@ -47,6 +47,7 @@ from higgsfield_async._events import Events, seconds_since_seen
 from higgsfield_async._polling import ends_wait
 from higgsfield_async._requests import (
     Ad,
+    CharacterTraining,
     GenerationRequest,
     ImageToVideo,
     ModelRequest,
@@ -591,6 +592,8 @@ class _Submits:
         webhook = self._webhook
         if webhook is not None and isinstance(request, ModelRequest):
             webhook = Webhook(webhook.url)  # the account's own secret signs these
+        if isinstance(request, CharacterTraining):
+            webhook = None  # nothing reports the end of a training
         if key is None:
             return await self._first(hf, request, webhook)
         known = self._known.setdefault(hf, OrderedDict())

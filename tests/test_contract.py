@@ -14,6 +14,7 @@ from serving import served
 
 from higgsfield_async import (
     Ad,
+    CharacterTraining,
     DopVideo,
     Higgsfield,
     ImageToVideo,
@@ -28,7 +29,7 @@ from higgsfield_async.fastapi import generations_router
 from higgsfield_async.sandbox import Sandbox
 
 PROXY = [ImageToVideo, Speech, Ad]
-PLATFORM = [Keyframes, Soul, DopVideo, TalkingHead, ModelRequest]
+PLATFORM = [Keyframes, Soul, DopVideo, TalkingHead, CharacterTraining, ModelRequest]
 # What a service may answer to what is in form: 402 and 422 are its own, of prices and limits that stand in no schema.
 SETTINGS = """
 [checks.positive_data_acceptance]

@@ -151,6 +151,7 @@ ASKED = PlatformTransport("i", "s").estimate(V2.request)
 
 
 def read(body: object) -> Estimate:
+    assert isinstance(ASKED, Call)
     found = ASKED.decode(HttpResponse(200, {}, json.dumps(body).encode()))
     assert isinstance(found, Estimate)
     return found

@@ -25,7 +25,7 @@ SERVERS = {
     "starlette_app.py": ("uvicorn", "--port={port}", "--app-dir={folder}", "starlette_app:app"),
     "aiohttp_app.py": ("aiohttp.web", "-H127.0.0.1", "-P{port}", "aiohttp_app:application"),
 }
-SMALL = {"errors.py", "many.py", "pick_up_later.py", "platform_v1_v2.py", "proxy.py", *SERVERS}
+SMALL = {"character.py", "errors.py", "many.py", "pick_up_later.py", "platform_v1_v2.py", "proxy.py", *SERVERS}
 NAMES = ["video lite", "video standard", "video turbo", "speech", "ad", "keyframes (v1)", "dop/turbo (v2)"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="a terminal's ways")
 
@@ -98,6 +98,17 @@ def test_proxy(sandbox: Sandbox, tmp_path: Path) -> None:
     (saved,) = (tmp_path / "results").iterdir()
     assert lines[-1] == f"saved {Path('results', saved.name)}"
     assert saved.read_bytes()[4:8] == b"ftyp"
+
+
+def test_character(sandbox: Sandbox, tmp_path: Path) -> None:
+    lines = run("character.py", env=environment(sandbox), cwd=tmp_path).stdout.splitlines()
+    training, portrait = sandbox.generations.values()
+    assert (training.kind, portrait.kind) == ("character", "image")
+    assert portrait.request["params"]["custom_reference_id"] == training.id
+    assert lines[0] == "a training costs 40 credits"
+    assert f"{training.id} completed" in lines
+    assert [line.split()[0] for line in lines if "http" in line] == ["raw", "min"]
+    assert lines[-1] == "Ann completed"
 
 
 def test_platform(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -954,6 +954,17 @@ async def test_a_webhook_ends_a_stream_without_a_poll(client: Make, sandbox: San
         assert {received.operation for received in sandbox.received} == {"submit"}
 
 
+async def test_a_training_is_submitted_where_there_are_webhooks_too(client: Make, sandbox: Sandbox) -> None:
+    hook = Webhook("https://app.example.com/generations/webhook")
+    training = {"name": "Ann", "images": ["https://images.example.com/ann.jpg"]}
+    async with running(application(lambda: client(V2), webhook=hook)) as call:
+        status, state = await call("POST", "/generations/character-training", json=training)
+        assert (status, state["kind"], state["status"]) == (202, "v1/custom-references", "queued")
+        _, price = await call("POST", "/generations/character-training/estimate", json=training)
+        assert price["credits"] == "40"
+    assert [generation.webhook for generation in sandbox.generations.values()] == [None]
+
+
 async def test_without_webhooks_there_is_no_route_for_them(call: Caller) -> None:
     assert (await call("POST", "/generations/webhook", data=flat()))[0] == 405
 

@@ -20,7 +20,7 @@ MODULES = {
 
 # A new module belongs in this table. A folder stands for what is in it.
 LEVELS = {
-    0: ["_errors", "_domain", "_http"],
+    0: ["_conversation", "_domain", "_errors", "_http"],
     1: [
         "_addresses",
         "_budget",
@@ -34,7 +34,17 @@ LEVELS = {
         "_webhooks",
     ],
     2: ["_content", "_engine", "_pace"],
-    3: ["_catalogue", "_estimates", "_events", "_fanout", "_submits", "_task", "_tracker"],
+    3: [
+        "_agents",
+        "_catalogue",
+        "_characters",
+        "_estimates",
+        "_events",
+        "_fanout",
+        "_submits",
+        "_task",
+        "_tracker",
+    ],
     4: ["_client"],
     5: ["", "fastapi", "sse", "webhooks"],
 }

@@ -161,6 +161,7 @@ async def test_a_key_brings_the_original_back_after_a_restart(sandbox: Sandbox, 
     key = caught.value.key
     assert key is not None
     assert key in str(caught.value)
+    assert caught.value.request is not None
     async with client(V2) as hf:
         task = await hf.submit(caught.value.request, idempotency_key=key)
     assert [task.id] == list(sandbox.generations)

@@ -345,6 +345,7 @@ ESTIMATES = {
 @recordings
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_estimates(name: str) -> None:
+    assert isinstance(ESTIMATE, Call)
     price = ESTIMATE.decode(load(name))
     assert isinstance(price, Estimate)
     assert (price.credits, price.usd) == ESTIMATES[name]

@@ -14,9 +14,13 @@ from hypothesis import example, given, settings, strategies as st
 
 from higgsfield_async import (
     Ad,
+    AgentMedia,
+    AgentState,
     ApiError,
     AuthenticationFailed,
     AvatarPreset,
+    Character,
+    CharacterTraining,
     ConfigurationError,
     DopMotion,
     DopVideo,
@@ -77,6 +81,13 @@ def listing(transport: Transport, of: type, version: int = 1) -> Call[Any]:
     return transport.catalogue(of, size=None, search=None, cursor=None, version=version)
 
 
+def asked(estimate: Call[Estimate] | Estimate) -> Call[Estimate]:
+    assert isinstance(estimate, Call)
+    return estimate
+
+
+MEDIA = AgentMedia(id="m1.png", url="https://cdn.example.com/m1.png", kind="image", content_type="image/png", size=8)
+
 # Every operation that there is: what the contract below holds for.
 CALLS: dict[str, Callable[[], Call[Any]]] = {
     "proxy submit": lambda: PROXY_TRANSPORT.submit(PROXY.request, OPTIONS),
@@ -92,11 +103,22 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "v1 submit": lambda: PLATFORM.submit(V1.request, OPTIONS),
     "v1 poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/text2image/keyframes")),
     "v2 submit": lambda: PLATFORM.submit(V2.request, OPTIONS),
-    "v2 estimate": lambda: PLATFORM.estimate(V2.request),
+    "v2 estimate": lambda: asked(PLATFORM.estimate(V2.request)),
     "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 upload": lambda: PLATFORM.upload(b"\x89PNG\r\n\x1a\n", 8, None),
     "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
+    "v2 training": lambda: PLATFORM.submit(CharacterTraining(name=PROMPT, images=[IMAGE]), OPTIONS),
+    "v2 training poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/custom-references")),
+    "v2 character": lambda: PLATFORM.characters().get("abc"),
+    "v2 characters": lambda: PLATFORM.characters().page(20, None),
+    "v2 character delete": lambda: PLATFORM.characters().delete("abc"),
+    "v2 agent": lambda: PLATFORM.agents().create({"system_prompt": PROMPT}),
+    "v2 agent send": lambda: PLATFORM.agents().send("abc", PROMPT),
+    "v2 agent messages": lambda: PLATFORM.agents().messages("abc", "u1"),
+    "v2 agent interrupt": lambda: PLATFORM.agents().interrupt("abc"),
+    "v2 agent media": lambda: PLATFORM.agents().media(8, "png", None),
+    "v2 agent confirm": lambda: PLATFORM.agents().confirm(MEDIA),
     "platform motions": lambda: listing(PLATFORM, Motion),
     "platform styles": lambda: listing(PLATFORM, SoulStyle),
     "platform styles 2": lambda: listing(PLATFORM, SoulStyle, 2),
@@ -116,6 +138,19 @@ jobs = st.fixed_dictionaries(
         "result": files | anything,
         "results": st.fixed_dictionaries({}, optional={"raw": files, "min": files}) | anything,
         "meta": st.fixed_dictionaries({}, optional={"fail_reason": anything, "is_refunded": anything}) | anything,
+    },
+)
+said = st.fixed_dictionaries(
+    {},
+    optional={
+        "message_id": st.text(max_size=10) | anything,
+        "role": st.sampled_from(["user", "assistant"]) | anything,
+        "message": st.fixed_dictionaries(
+            {}, optional={"type": anything, "text": anything, "parts": st.lists(anything, max_size=3) | anything}
+        )
+        | anything,
+        "created_at": st.datetimes().map(str) | anything,
+        "llm_cost_usd": st.floats() | st.decimals().map(str) | anything,
     },
 )
 answers = st.fixed_dictionaries(
@@ -147,6 +182,14 @@ answers = st.fixed_dictionaries(
         "upload_url": st.just("https://storage.example.com/a?X-Amz-Signature=TOPSECRET") | anything,
         "content_type": anything,
         "upload_headers": st.dictionaries(st.text(max_size=8), st.text(max_size=8)) | anything,
+        "url": st.just("https://cdn.example.com/a.png") | anything,
+        "total_pages": anything,
+        "session_id": st.text(max_size=10) | anything,
+        "message_id": st.text(max_size=10) | anything,
+        "reference_media": st.lists(st.fixed_dictionaries({}, optional={"media_url": anything})) | anything,
+        "in_progress_at": anything,
+        "thumbnail_url": anything,
+        "messages": st.lists(said) | anything,
     },
 )
 bodies = (
@@ -194,6 +237,16 @@ def test_any_answer_is_a_value_or_one_of_our_errors(
         assert "TOPSECRET" not in repr(found)
         with contextlib.suppress(UploadError):
             assert found.decode(response).size == 8
+    if isinstance(found, Character):
+        assert found.id
+        assert all(isinstance(url, str) for url in found.media)
+        assert repr(found)
+    if isinstance(found, AgentState):
+        assert found.raw_status
+        assert repr(found.messages)
+        assert isinstance(found.text, str)
+        costs = [cost for message in found.messages if (cost := message.llm_cost_usd) is not None]
+        assert all(cost.is_finite() and cost >= 0 for cost in costs)
     if isinstance(found, JobSet):
         assert found.id
         assert isinstance(found.status, JobStatus)
@@ -213,7 +266,9 @@ def test_what_every_call_holds_to(name: str) -> None:
     for private in (KEY, SECRET, PROMPT):
         assert private not in shown
         assert private not in call.request.url
-    assert call.submits == (name in {"proxy submit", "proxy ad", "proxy speech", "v1 submit", "v2 submit"})
+    paid = {"proxy submit", "proxy ad", "proxy speech", "v1 submit", "v2 submit", "v2 training", "v2 agent send"}
+    assert call.submits == (name in paid)
+    assert call.polls == (name.endswith((" poll", " messages")))
     assert call.fresh == (call.submits and call.key is None)
     assert (call.key is not None) == (name == "v2 submit")
     assert ("Content-Type" in call.request.headers) == (call.request.body is not None)
@@ -364,6 +419,11 @@ FULL: dict[str, tuple[GenerationRequest, str, dict[str, Any]]] = {
                 "seed": 42,
             }
         },
+    ),
+    "training": (
+        CharacterTraining(name="Ann", images=[IMAGE, IMAGE], model_version="v2"),
+        "/v1/custom-references",
+        {"name": "Ann", "input_images": [{"type": "image_url", "image_url": IMAGE}] * 2, "model_version": "v2"},
     ),
     "model": (
         ModelRequest("kling-video/v2.5-turbo/pro/text-to-video", {"prompt": "x", "duration": 5, "negative": None}),

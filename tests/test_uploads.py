@@ -284,7 +284,7 @@ async def test_no_leave(sandbox: Sandbox, client: Client) -> None:
 ASKED = PLATFORM.upload(PNG, 9, None)
 
 
-def granted(**fields: object) -> Grant:
+def granted(**fields: object) -> Grant[Upload]:
     wire = {**json.loads(grant_of("https://storage.example.com")), **fields}
     wire = {name: value for name, value in wire.items() if value is not ...}
     grant = ASKED.decode(HttpResponse(200, {}, json.dumps(wire).encode()))

@@ -17,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 import higgsfield_async
 from higgsfield_async import (
     Ad,
+    CharacterTraining,
     ConfigurationError,
     DopMotion,
     DopVideo,
@@ -107,6 +108,12 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (TalkingHead, HEAD | {"duration": 7}, "duration"),
     (TalkingHead, HEAD | {"quality": "low"}, "quality"),
     (TalkingHead, HEAD | {"audio": "x"}, "audio"),
+    (CharacterTraining, {"name": "", "images": [IMAGE]}, "name"),
+    (CharacterTraining, {"name": "a" * 101, "images": [IMAGE]}, "name"),
+    (CharacterTraining, {"name": "Ann", "images": []}, "images"),
+    (CharacterTraining, {"name": "Ann", "images": [IMAGE] * 101}, "images"),
+    (CharacterTraining, {"name": "Ann", "images": ["ann.jpg"]}, "images"),
+    (CharacterTraining, {"name": "Ann", "images": [IMAGE], "model_version": "v3"}, "model_version"),
     (ModelRequest, {"model_id": "", "arguments": {}}, "model_id"),
     (ModelRequest, {"model_id": "/a", "arguments": {}}, "model_id"),
     (ModelRequest, {"model_id": "a//b", "arguments": {}}, "model_id"),

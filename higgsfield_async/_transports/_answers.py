@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
@@ -161,6 +161,7 @@ def error_from(
     judge: Judge = by_words,
     private: Iterable[str] = (),
     looking: bool = False,
+    advice: Mapping[int, str] = {},
 ) -> HiggsfieldError:
     """The error in an answer that is one.
 
@@ -171,10 +172,12 @@ def error_from(
         private: Strings that must not be repeated in the message: keys, prompts, addresses.
         looking: Whether this answers a look at a generation. What is not the service's own word may pass then: a page
             of some gateway, a redirect to some portal.
+        advice: By status, what an answer means here, where its words do not say otherwise.
     """
     complaint = read_complaint(response)
     status = response.status
     found = judge(response, complaint)
+    meant = f" {advice[status]}" if found is None and status in advice else ""
     words = clean(complaint.message, private)[:_LONGEST_DETAIL]
     said = f": {words.rstrip('.')}" if words else ", without a word"
     common: dict[str, Any] = {
@@ -186,7 +189,7 @@ def error_from(
     }
     if found is None and status in _INVALID:
         return InvalidRequest(
-            f"The service refused {name} with HTTP {status}{said}.",
+            f"The service refused {name} with HTTP {status}{said}.{meant}",
             errors=complaint.fields,
             status=status,
             transient=looking and complaint.html,
@@ -203,7 +206,7 @@ def error_from(
     if response.retry_after is not None:
         said += f"; it asks to wait {response.retry_after:g} s"
     code = f", {clean(complaint.code, private)}" if complaint.code else ""
-    msg = f"The service answered {name} with HTTP {status}{code}{said}.{_ADVICE.get(kind, '')}"
+    msg = f"The service answered {name} with HTTP {status}{code}{said}.{_ADVICE.get(kind, '')}{meant}"
     common |= {"status": status, "code": complaint.code, "transient": transient}
     if kind is RateLimited:
         return RateLimited(msg, limit=_limit(complaint), **common)
@@ -277,6 +280,12 @@ def read_time(value: object) -> datetime | None:
         return datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def read_utc(value: object) -> datetime | None:
+    """As `read_time`; a time without a zone is UTC."""
+    time = read_time(value)
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 MediaKind: TypeAlias = Literal["image", "video", "audio"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from typing import ClassVar, Protocol, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from higgsfield_async._budget import Unit
-from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef
-from higgsfield_async._errors import ConfigurationError, FieldError, InvalidRequest
+from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef, Upload
+from higgsfield_async._errors import ConfigurationError
 from higgsfield_async._http import Call, Grant
 from higgsfield_async._requests import GenerationRequest, SubmitOptions
+from higgsfield_async._transports._agents import AgentCalls
+from higgsfield_async._transports._characters import CharacterCalls
 
 T = TypeVar("T")
 
@@ -72,7 +74,7 @@ class Transport(Protocol):
         """Deletes what a finished generation made."""
         ...
 
-    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant[Upload]]:
         """Asks for leave to upload a file that begins with these bytes."""
         ...
 
@@ -80,6 +82,14 @@ class Transport(Protocol):
         self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
     ) -> Call[Page[T]]:
         """One page of a catalogue: of motions, presets, voices, sounds or styles."""
+        ...
+
+    def characters(self) -> CharacterCalls:
+        """What there is to do with characters."""
+        ...
+
+    def agents(self) -> AgentCalls:
+        """What there is to do with agent sessions."""
         ...
 
 
@@ -122,21 +132,3 @@ def checked_base_url(base_url: str) -> str:
 def fingerprint(service: str, key: str) -> str:
     """Twelve hexadecimal digits that tell two accounts apart and cannot be turned back."""
     return hashlib.sha256(f"higgsfield-async:{service}:{key}".encode()).hexdigest()[:12]
-
-
-def path_part(identifier: str) -> str:
-    """An id as one part of a path, so that no id can lead elsewhere.
-
-    Raises:
-        InvalidRequest: It would be read as the path itself or its parent.
-    """
-    if _PLAIN.fullmatch(identifier):
-        return identifier
-    if identifier in ("", ".", ".."):
-        error = FieldError(("ref", "id"), "is not an id", "value_error")
-        raise InvalidRequest(str(error), errors=(error,))
-    return quote(identifier, safe="")
-
-
-# Every id so far: most of what a poll asks for would otherwise be spent on quoting it.
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)

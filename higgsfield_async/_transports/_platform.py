@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from higgsfield_async._budget import Unit
-from higgsfield_async._domain import Estimate, Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef
+from higgsfield_async._domain import Estimate, Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef, Upload
 from higgsfield_async._errors import (
     Charged,
     FieldError,
@@ -28,6 +28,7 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
 from higgsfield_async._requests import (
+    CharacterTraining,
     DopVideo,
     GenerationRequest,
     Keyframes,
@@ -36,6 +37,7 @@ from higgsfield_async._requests import (
     SubmitOptions,
     TalkingHead,
 )
+from higgsfield_async._transports._agents import AgentCalls
 from higgsfield_async._transports._answers import (
     UNREADABLE,
     MediaKind,
@@ -49,8 +51,10 @@ from higgsfield_async._transports._answers import (
     text_or_none,
     url_of,
 )
-from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
+from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint
+from higgsfield_async._transports._characters import CHARACTER_KIND, TRAINING_PRICE, CharacterCalls
 from higgsfield_async._transports._job_sets import JobSets
+from higgsfield_async._transports._paths import path_part
 from higgsfield_async._transports._uploads import checked_content_type, read_grant
 
 T = TypeVar("T")
@@ -335,7 +339,8 @@ class PlatformTransport:
     """The platform of Higgsfield itself.
 
     A `ModelRequest` goes to v2, with an `Idempotency-Key`: when its answer is lost, the same key and the same bytes
-    bring back the original generation. The other requests go to v1, which knows no such key.
+    bring back the original generation. The other requests go to v1, which knows no such key. (So does a
+    `CharacterTraining`, with the header of v2.)
 
     Args:
         key_id: The key's id.
@@ -378,6 +383,8 @@ class PlatformTransport:
                 return request.model_id
             case Keyframes() | Soul() | DopVideo() | TalkingHead():
                 return _V1_ROUTES[type(request)]
+            case CharacterTraining():
+                return CHARACTER_KIND
             case _:
                 msg = f"The platform cannot make {type(request).__name__}: use a ProxyTransport."
                 raise Unsupported(msg)
@@ -386,6 +393,8 @@ class PlatformTransport:
         kind = self.kind(request)
         if isinstance(request, ModelRequest):
             return self._submit_v2(request, options)
+        if isinstance(request, CharacterTraining):
+            return self.characters().train(request, options)
         return self._submit_v1(kind, request, options)
 
     def _submit_v1(self, route: str, request: GenerationRequest, options: SubmitOptions) -> Call[JobSet]:
@@ -429,11 +438,14 @@ class PlatformTransport:
         resumed = options.idempotency_key is not None and options.resumes
         return Call("submit", http, decode, submits=True, key=key, resumed=resumed)
 
-    def price(self, request: GenerationRequest) -> None:
-        """Nothing: it differs by model and arguments, and is not published as a list."""
+    def price(self, request: GenerationRequest) -> Estimate | None:
+        """That of a training; any other differs by model and arguments, and is not published as a list."""
+        return TRAINING_PRICE if isinstance(request, CharacterTraining) else None
 
-    def estimate(self, request: GenerationRequest) -> Call[Estimate]:
+    def estimate(self, request: GenerationRequest) -> Call[Estimate] | Estimate:
         self.kind(request)
+        if (known := self.price(request)) is not None:
+            return known
         if not isinstance(request, ModelRequest):
             msg = f"The platform estimates only a ModelRequest: its v1, which makes {type(request).__name__}, cannot."
             raise Unsupported(msg)
@@ -449,6 +461,8 @@ class PlatformTransport:
         return Call(name, http, decode)
 
     def poll(self, ref: TaskRef) -> Call[JobSet]:
+        if ref.kind == CHARACTER_KIND:
+            return self.characters().look(ref)
         v1 = _is_v1(ref)
         name = f"the poll of generation {ref.id}"
 
@@ -486,6 +500,8 @@ class PlatformTransport:
         return Call(name, self._v2("POST", f"/requests/{path_part(ref.id)}/cancel"), decode)
 
     def delete(self, ref: TaskRef) -> Call[None]:
+        if ref.kind == CHARACTER_KIND:
+            return self.characters().delete(ref.id)
         if _is_v1(ref):
             msg = f"The platform's v1 cannot delete what generation {ref.id} made."
             raise Unsupported(msg, ref=ref, charged="unknown")
@@ -498,11 +514,11 @@ class PlatformTransport:
 
         return Call(name, self._v2("DELETE", f"/requests/{path_part(ref.id)}"), decode)
 
-    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant[Upload]]:
         checked = checked_content_type(head, size, content_type)
         name = "the request for an upload"
 
-        def decode(response: HttpResponse) -> Grant:
+        def decode(response: HttpResponse) -> Grant[Upload]:
             if 200 <= response.status < 300:
                 return read_grant(response, name, checked, size)
             raise error_from(response, name, private=self._secrets)
@@ -529,6 +545,12 @@ class PlatformTransport:
             return Page(items=found, total=len(found))
 
         return Call(name, self._v1("GET", path), decode)
+
+    def characters(self) -> CharacterCalls:
+        return CharacterCalls(self._v2, self._secrets)
+
+    def agents(self) -> AgentCalls:
+        return AgentCalls(self._v2, self._secrets)
 
     @property
     def _secrets(self) -> set[str]:

@@ -16,7 +16,18 @@ import msgspec
 from msgspec import Struct
 
 from higgsfield_async._budget import Unit
-from higgsfield_async._domain import AvatarPreset, Estimate, JobSet, JobStatus, Motion, Page, Sound, TaskRef, Voice
+from higgsfield_async._domain import (
+    AvatarPreset,
+    Estimate,
+    JobSet,
+    JobStatus,
+    Motion,
+    Page,
+    Sound,
+    TaskRef,
+    Upload,
+    Voice,
+)
 from higgsfield_async._errors import (
     ApiError,
     AuthenticationFailed,
@@ -32,6 +43,7 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
 from higgsfield_async._requests import Ad, GenerationRequest, ImageToVideo, Speech, SubmitOptions
+from higgsfield_async._transports._agents import AgentCalls
 from higgsfield_async._transports._answers import (
     Complaint,
     as_object,
@@ -42,8 +54,10 @@ from higgsfield_async._transports._answers import (
     strings,
     text_or_none,
 )
-from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint, path_part
+from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint
+from higgsfield_async._transports._characters import CharacterCalls
 from higgsfield_async._transports._job_sets import JobSets
+from higgsfield_async._transports._paths import path_part
 
 T = TypeVar("T")
 
@@ -302,8 +316,16 @@ class ProxyTransport:
         msg = f"The proxy cannot delete what generation {ref.id} made."
         raise Unsupported(msg, ref=ref, charged="unknown")
 
-    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant]:
+    def upload(self, head: bytes, size: int, content_type: str | None) -> Call[Grant[Upload]]:
         msg = "The proxy takes no uploads: an image may stand in the request itself, as base64."
+        raise Unsupported(msg)
+
+    def characters(self) -> CharacterCalls:
+        msg = "The proxy has no characters: use a PlatformTransport."
+        raise Unsupported(msg)
+
+    def agents(self) -> AgentCalls:
+        msg = "The proxy has no agents: use a PlatformTransport."
         raise Unsupported(msg)
 
     def catalogue(

@@ -92,39 +92,46 @@ class _Granted(Struct):
 _granted_decoder = msgspec.json.Decoder(_Granted)
 
 
-def read_grant(response: HttpResponse, name: str, content_type: str, size: int) -> Grant:
+def read_grant(response: HttpResponse, name: str, content_type: str, size: int) -> Grant[Upload]:
     """Leave to put so many bytes of that type into the storage."""
     wire = read_json(response, _granted_decoder, name)
-    for field, url in (("upload_url", wire.upload_url), ("public_url", wire.public_url)):
-        if not _is_address(url):
-            raise malformed(response, name, f"its {field} is no address")
-    # Each of them is signed: without one of them the storage answers 403.
-    headers = as_object(wire.upload_headers)
-    sound = wire.upload_headers is None or is_object(wire.upload_headers)
-    if not sound or not all(_HEADER_NAME.fullmatch(each) and _is_value(headers[each]) for each in headers):
-        raise malformed(response, name, "its upload_headers are none")
+    public_url = checked_address(response, name, "public_url", wire.public_url)
     content_type = text_or_none(wire.content_type) or content_type
-    if "content-type" not in map(str.lower, headers):
-        headers = {"Content-Type": content_type, **headers}
-    headers = {each: value for each, value in headers.items() if each.lower() not in _FRAMING}
-    request = HttpRequest("PUT", wire.upload_url, headers)
+    request = put_request(response, name, wire.upload_url, wire.upload_headers, content_type)
 
     def decode(response: HttpResponse) -> Upload:
         if 200 <= response.status < 300:
             expires_at = _expiry(response)
-            return Upload(url=wire.public_url, content_type=content_type, size=size, expires_at=expires_at)
-        raise _storage_error(response, urlsplit(request.url).hostname)
+            return Upload(url=public_url, content_type=content_type, size=size, expires_at=expires_at)
+        raise storage_error(response, request)
 
     return Grant(request, decode)
 
 
-def _is_address(url: object) -> bool:
-    if not isinstance(url, str) or not _ADDRESS.fullmatch(url):
-        return False
+def put_request(
+    response: HttpResponse, name: str, upload_url: object, upload_headers: object, content_type: str
+) -> HttpRequest:
+    """How a file is put where an answer says, which must be sound: its address and all its headers."""
+    url = checked_address(response, name, "upload_url", upload_url)
+    # Each of them is signed: without one of them the storage answers 403.
+    headers = as_object(upload_headers)
+    sound = upload_headers is None or is_object(upload_headers)
+    if not sound or not all(_HEADER_NAME.fullmatch(each) and _is_value(headers[each]) for each in headers):
+        raise malformed(response, name, "its upload_headers are none")
+    if "content-type" not in map(str.lower, headers):
+        headers = {"Content-Type": content_type, **headers}
+    headers = {each: value for each, value in headers.items() if each.lower() not in _FRAMING}
+    return HttpRequest("PUT", url, headers)
+
+
+def checked_address(response: HttpResponse, name: str, field: str, url: object) -> str:
+    """An address in an answer, which must be one."""
     try:
-        return urlsplit(url).port != 0
+        if isinstance(url, str) and _ADDRESS.fullmatch(url) and urlsplit(url).port != 0:
+            return url
     except ValueError:
-        return False
+        pass
+    raise malformed(response, name, f"its {field} is no address")
 
 
 def _is_value(value: object) -> bool:
@@ -140,8 +147,9 @@ def _expiry(response: HttpResponse) -> datetime:
     return datetime.fromtimestamp(when, UTC)
 
 
-def _storage_error(response: HttpResponse, host: str | None) -> UploadError:
-    status, start = response.status, response.body[:4000]
+def storage_error(response: HttpResponse, request: HttpRequest) -> UploadError:
+    """What the storage says, where it did not take what was put there."""
+    status, start, host = response.status, response.body[:4000], urlsplit(request.url).hostname
     # The storage's own words are left out: they may quote the signature, and what was signed.
     found = _CODE.search(start)
     code = found[1].decode() if found else ""

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ._agents import Agents
 from ._catalogue import BODIES, MODELS, Model, platform_lists
+from ._characters import CREDITS as TRAINING, Characters
 from ._exchange import Found, Received, Refused, Reply, Route, Surface, find, json_reply
 from ._media import size_of
 from ._state import ENDS, Account, Generation, Kind, Order, WebhookForm
@@ -30,6 +32,7 @@ CREDITS: Mapping[Kind, Decimal] = {
     "video": Decimal("1.500"),
     "speech": Decimal("2.000"),
     "audio": Decimal("0.500"),
+    "character": TRAINING,
 }
 # 40 credits are $2.50, and amounts are rounded up to a tenth of a cent.
 _DOLLARS_PER_CREDIT = Decimal("0.0625")
@@ -97,6 +100,8 @@ class Platform:
         self.routes = (
             *(Route.to(f"POST {path}", "v1", "submit", self._submit_v1) for path in _V1_KINDS),
             *(Route.to(f"GET {path}", "v1", "catalogue", self._list) for path in self._lists),
+            *Characters(account, self._body, self._accept).routes,
+            *Agents(account, storage, self._body).routes,
             Route.to("GET /v1/job-sets/{id}", "v1", "poll", self._job_set),
             Route.to("GET /requests/{id}/status", "platform", "poll", self._status),
             Route.to("POST /requests/{id}/cancel", "platform", "cancel", self._cancel),
@@ -304,7 +309,7 @@ class Platform:
 
     def _generation(self, id: str) -> Generation:
         generation = self._account.generations.get(id)
-        if generation is None or generation.surface == "proxy":
+        if generation is None or generation.surface == "proxy" or generation.kind == "character":
             raise Refused(_detail(404, "Not found"))
         return generation
 

@@ -40,7 +40,9 @@ class Sandbox:
     server in a thread with a loop of its own, for synchronous code and for tests under any plugin.
 
     ``points`` and ``credits`` are what the accounts begin with. Generations live by sandbox time, which passes
-    ``speed`` times as fast as real time: by default an image takes 6 seconds of it, a video 12, a speech 15.
+    ``speed`` times as fast as real time: by default an image takes 6 seconds of it, a video 12, a speech 15, and the
+    training of a character 22. The agent's turn takes 4: told something that begins with the word "ask" it asks a
+    question, with "end" it ends the session, and it answers anything else.
     ``max_concurrent`` refuses a submit on the platform while so many generations are unfinished, ``max_queued`` when
     more than so many results would be queued. ``speech_path`` is the one path the proxy has for speech. ``ports`` are
     those of the proxy, the platform and the media origin; 0 takes a free one.

@@ -21,7 +21,7 @@ import msgspec
 from ._exchange import Operation, Surface
 from ._faults import Fault
 
-Kind: TypeAlias = Literal["image", "video", "speech", "audio"]
+Kind: TypeAlias = Literal["image", "video", "speech", "audio", "character"]
 WebhookForm: TypeAlias = Literal["envelope", "flat"]
 
 #: Sandbox seconds spent queued and running, unless a plan says otherwise.
@@ -30,6 +30,7 @@ DURATIONS: Mapping[Kind, tuple[float, float]] = {
     "video": (2.0, 10.0),
     "speech": (3.0, 12.0),
     "audio": (1.0, 3.0),
+    "character": (2.0, 20.0),
 }
 #: Ends that the platform does not charge for. https://docs.higgsfield.ai (billing and retention)
 REFUNDED = frozenset({"failed", "nsfw", "canceled"})
@@ -261,6 +262,14 @@ class Account:
                 self._credits -= order.charge
                 heapq.heappush(self._refunds, (generation.ends, generation.id))
             return generation
+
+    def pay(self, charge: Decimal) -> bool:
+        """Take so many credits for what is no generation, if there are as many."""
+        with self._lock:
+            if self.credits < charge:
+                return False
+            self._credits -= charge
+            return True
 
     def cancel(self, generation: Generation) -> bool:
         """Cancel it, with a refund, if it is still queued."""

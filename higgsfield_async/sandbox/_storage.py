@@ -42,6 +42,7 @@ _CHUNKED = _error(
 class _Upload(msgspec.Struct):
     content_type: str
     signature: str
+    tagging: str | None = _TAGGING
     data: bytes | None = None
 
 
@@ -90,6 +91,19 @@ class Storage:
         headers = {**reply.headers, "Content-Range": f"bytes {start}-{stop - 1}/{length}"}
         return Reply(status=206, body=reply.body[start:stop], headers=headers)
 
+    def grant_plain(self, content_type: str) -> tuple[str, str, str]:
+        """A presigned address that signs nothing but the type: the file's name, where to put it, and where it is."""
+        granted = self.grant(content_type)
+        public_url, upload_url = str(granted["public_url"]), str(granted["upload_url"])
+        name = public_url.rpartition("/")[2]
+        self._uploads[name].tagging = None
+        return name, upload_url.replace("%3Bx-amz-tagging", ""), public_url
+
+    def has(self, name: str) -> bool:
+        """Whether the file of that name was put here."""
+        upload = self._uploads.get(name)
+        return upload is not None and upload.data is not None
+
     def grant(self, content_type: str) -> dict[str, object]:
         """A presigned address; every header of ``upload_headers`` is signed, so none may be left out."""
         name = f"{uuid.uuid4()}{mimetypes.guess_extension(content_type) or ''}"
@@ -114,7 +128,7 @@ class Storage:
             return _CHUNKED
         sent = received.headers.get("Content-Type"), received.headers.get("x-amz-tagging")
         signature = received.query.get("X-Amz-Signature")
-        if upload is None or upload.signature != signature or sent != (upload.content_type, _TAGGING):
+        if upload is None or upload.signature != signature or sent != (upload.content_type, upload.tagging):
             return _UNSIGNED
         upload.data = received.body
         return Reply(headers={"x-amz-expiration": 'expiry-date="in 7 days", rule-id="temporary"'})

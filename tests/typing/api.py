@@ -11,6 +11,12 @@ from typing import assert_type
 import aiohttp
 
 from higgsfield_async import (
+    AgentMessage,
+    AgentSession,
+    AgentState,
+    AgentStatus,
+    Character,
+    CharacterTraining,
     DownloadError,
     Estimate,
     GenerationFailed,
@@ -95,6 +101,29 @@ async def catalogues(hf: Higgsfield) -> None:
     async for voice in hf.voices():
         assert_type(voice, Voice)
     assert_type([style async for style in hf.soul_styles(version=2)], list[SoulStyle])
+
+
+async def characters_and_agents(hf: Higgsfield, path: Path) -> None:
+    assert_type(await hf.characters.create("Ann", ["https://example.com/ann.jpg"], model_version="v2"), GenerationTask)
+    assert_type(await hf.run(CharacterTraining(name="Ann", images=["https://example.com/ann.jpg"])), JobSet)
+    character = await hf.characters.get("id")
+    assert_type(character, Character)
+    assert_type(character.media, tuple[str, ...])
+    assert_type([each async for each in hf.characters.list(size=5)], list[Character])
+    await hf.characters.delete(character.id)
+
+    async def later(messages: tuple[AgentMessage, ...]) -> str:
+        return messages[-1].text
+
+    session = await hf.agents.create()
+    assert_type(session, AgentSession)
+    assert_type(await session.send("hello"), str)
+    assert_type(await session.wait(timeout=60), AgentState)
+    state = await session.run("hello", on_question=lambda messages: messages[-1].text)
+    assert_type((await session.run("hello", on_question=later)).status, AgentStatus)
+    assert_type(state.messages[0].llm_cost_usd, Decimal | None)
+    await hf.agents.session(session.id).interrupt()
+    assert_type((await hf.agents.upload(path)).url, str)
 
 
 async def settings(session: aiohttp.ClientSession, transport: Transport) -> None:

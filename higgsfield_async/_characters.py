@@ -1,0 +1,89 @@
+"""The characters of an account, as a user has them at hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Literal
+
+from higgsfield_async._catalogue import walk
+from higgsfield_async._domain import Character, Page
+from higgsfield_async._errors import ConfigurationError
+from higgsfield_async._requests import CharacterTraining, Url
+from higgsfield_async._task import GenerationTask, Parts
+
+# The service gives no more at once.
+_LARGEST_PAGE = 20
+
+
+class Characters:
+    """The account's characters ("Soul IDs"), on the platform: `hf.characters`."""
+
+    def __init__(
+        self, opened: Callable[[], Parts], submit: Callable[[CharacterTraining], Awaitable[GenerationTask]]
+    ) -> None:
+        self._opened = opened
+        self._submit = submit
+
+    async def create(
+        self, name: str, images: Sequence[Url], *, model_version: Literal["v1", "v2", "cinema"] | None = None
+    ) -> GenerationTask:
+        """Begins to train a character: `hf.submit` of a `CharacterTraining`. It costs money.
+
+        When the task has completed, its `id` is the `custom_reference_id` of Soul's requests.
+
+        Args:
+            name: What to call it: 1 to 100 characters.
+            images: Addresses of 1 to 100 images of one person.
+            model_version: What it is for; the service's default is `v1`. The models of Soul v2 need `v2`.
+
+        Raises:
+            SubmissionUnknown: It may have been accepted; its answer is lost. Look for it in `list()`.
+            HiggsfieldError: As `hf.submit` does.
+        """
+        return await self._submit(CharacterTraining(name=name, images=images, model_version=model_version))
+
+    async def get(self, character_id: str) -> Character:
+        """One character, trained or not, with the addresses of its images.
+
+        Raises:
+            NotFound: There is none of that id.
+            Unsupported: The proxy has no characters.
+            HiggsfieldError: The platform could not be asked.
+        """
+        parts = self._opened()
+        return await parts.engine.send(parts.transport.characters().get(character_id))
+
+    def list(self, *, size: int = 20) -> AsyncIterator[Character]:
+        """Every character of the account, trained or not.
+
+        One that is created or deleted meanwhile may shift the pages, so that another one is missed.
+
+        Args:
+            size: How many to ask for at once, 1 to 20.
+
+        Raises:
+            ConfigurationError: The size is out of range.
+            Unsupported: The proxy has no characters.
+            HiggsfieldError: The platform could not be asked.
+        """
+        if not 1 <= size <= _LARGEST_PAGE:
+            msg = f"size must be 1 to {_LARGEST_PAGE}."
+            raise ConfigurationError(msg)
+
+        async def page_at(size: int | None, cursor: int | str | None) -> Page[Character]:
+            parts = self._opened()
+            return await parts.engine.send(parts.transport.characters().page(size, cursor))
+
+        return walk(page_at, size)
+
+    async def delete(self, character_id: str) -> None:
+        """Deletes a character, once its training has ended. What was made with it stays.
+
+        Raises:
+            InvalidRequest, ApiError: It is being trained.
+            NotFound: There is none of that id: any more, if an earlier try deleted it and its answer was lost.
+            Unsupported: The proxy has no characters.
+            HiggsfieldError: The platform would not delete it.
+        """
+        parts = self._opened()
+        await parts.engine.send(parts.transport.characters().delete(character_id))
