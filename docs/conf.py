@@ -46,6 +46,7 @@ nitpick_ignore = [
     ("py:class", "Charged"),
     ("py:class", "GenerationRequest"),
     ("py:class", "Service"),
+    ("py:class", "Unit"),
     # The keywords that the errors' constructors share: described as the attributes of HiggsfieldError and ApiError.
     ("py:class", "Answered"),
     ("py:class", "Common"),
