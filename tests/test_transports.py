@@ -30,6 +30,8 @@ from higgsfield_async import (
     JobStatus,
     Keyframes,
     MalformedResponse,
+    MarketingPreset,
+    Model,
     ModelRequest,
     Motion,
     NotCancelable,
@@ -49,8 +51,10 @@ from higgsfield_async import (
     Transport,
     Unsupported,
     UploadError,
+    Usage,
     Voice,
 )
+from higgsfield_async._domain import Page
 from higgsfield_async._http import Call, Grant, HttpResponse
 from higgsfield_async._requests import SubmitOptions
 from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2
@@ -96,6 +100,9 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 upload": lambda: PLATFORM.upload(b"\x89PNG\r\n\x1a\n", 8, None),
+    "v2 models": lambda: listing(PLATFORM, Model),
+    "v2 presets": lambda: listing(PLATFORM, MarketingPreset),
+    "v2 usage": lambda: PLATFORM.usage(None, None, "day"),
     "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "platform motions": lambda: listing(PLATFORM, Motion),
     "platform styles": lambda: listing(PLATFORM, SoulStyle),
@@ -118,6 +125,17 @@ jobs = st.fixed_dictionaries(
         "meta": st.fixed_dictionaries({}, optional={"fail_reason": anything, "is_refunded": anything}) | anything,
     },
 )
+usage_rows = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.text(max_size=5) | anything,
+        "unit": anything,
+        "quantity": st.decimals().map(str) | anything,
+        "unit_price": st.floats() | anything,
+        "cost": st.decimals().map(str) | anything,
+        "auth_method": anything,
+    },
+)
 answers = st.fixed_dictionaries(
     {},
     optional={
@@ -134,7 +152,32 @@ answers = st.fixed_dictionaries(
         "zip": files,
         "error": st.fixed_dictionaries({}, optional={"message": anything, "code": anything}) | anything,
         "detail": st.lists(st.fixed_dictionaries({}, optional={"loc": anything, "msg": anything})) | anything,
-        "items": st.lists(st.fixed_dictionaries({}, optional={"id": anything, "name": anything, "media": anything})),
+        "items": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "id": st.text(max_size=3) | anything,
+                    "slug": st.sampled_from(["higgsfield-ai/dop/turbo", "a/b"]) | anything,
+                    "name": anything,
+                    "media": anything,
+                    "input_schema": anything,
+                    "output_type": anything,
+                },
+            )
+        ),
+        "time_series": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "bucket": st.datetimes().map(str) | st.integers() | anything,
+                    "results": st.lists(usage_rows, max_size=3) | anything,
+                    "cost": anything,
+                },
+            )
+            | anything,
+            max_size=3,
+        )
+        | anything,
         "total": anything,
         "cursor": anything,
         "code": anything,
@@ -189,6 +232,13 @@ def test_any_answer_is_a_value_or_one_of_our_errors(
     if isinstance(found, Estimate):
         assert found.text or found.credits is not None or found.usd is not None
         assert all(amount is None or (amount.is_finite() and amount >= 0) for amount in (found.credits, found.usd))
+    if isinstance(found, Page):
+        assert all(item.id for item in found.items if isinstance(item, (Model, MarketingPreset)))
+    if isinstance(found, tuple):
+        assert all(row != Usage(start=row.start) for row in found)
+        assert all(row.start is None or row.start.tzinfo for row in found)
+        amounts = [amount for row in found for amount in (row.quantity, row.unit_price, row.cost)]
+        assert all(amount is None or amount.is_finite() for amount in amounts)
     if isinstance(found, Grant):
         assert found.request.method == "PUT"
         assert "TOPSECRET" not in repr(found)
@@ -366,9 +416,11 @@ FULL: dict[str, tuple[GenerationRequest, str, dict[str, Any]]] = {
         },
     ),
     "model": (
-        ModelRequest("kling-video/v2.5-turbo/pro/text-to-video", {"prompt": "x", "duration": 5, "negative": None}),
+        ModelRequest(
+            "kling-video/v2.5-turbo/pro/text-to-video", {"prompt": "x", "duration": 5, "negative_prompt": None}
+        ),
         "/kling-video/v2.5-turbo/pro/text-to-video",
-        {"prompt": "x", "duration": 5, "negative": None},
+        {"prompt": "x", "duration": 5, "negative_prompt": None},
     ),
 }
 
@@ -630,6 +682,9 @@ def test_cancel_reads_its_answers() -> None:
     [
         (PROXY_TRANSPORT, SoulStyle, 1),
         (PROXY_TRANSPORT, Motion, 2),
+        (PROXY_TRANSPORT, Model, 1),
+        (PROXY_TRANSPORT, MarketingPreset, 1),
+        (PLATFORM, Model, 2),
         (PLATFORM, Voice, 1),
         (PLATFORM, Motion, 2),
         (PLATFORM, SoulStyle, 3),

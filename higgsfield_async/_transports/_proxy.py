@@ -8,6 +8,7 @@ Source: https://open-hk.com/docs/en/lab/higgsfield-video.html, and the gateway's
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import urlencode
@@ -16,7 +17,18 @@ import msgspec
 from msgspec import Struct
 
 from higgsfield_async._budget import Unit
-from higgsfield_async._domain import AvatarPreset, Estimate, JobSet, JobStatus, Motion, Page, Sound, TaskRef, Voice
+from higgsfield_async._domain import (
+    AvatarPreset,
+    Estimate,
+    JobSet,
+    JobStatus,
+    Motion,
+    Page,
+    Sound,
+    TaskRef,
+    Usage,
+    Voice,
+)
 from higgsfield_async._errors import (
     ApiError,
     AuthenticationFailed,
@@ -337,6 +349,10 @@ class ProxyTransport:
             )
 
         return Call(name, self._request("GET", f"/higgsfield/tpl/{path}?{urlencode(query)}"), decode)
+
+    def usage(self, start: date | None, end: date | None, timeframe: str) -> Call[tuple[Usage, ...]]:
+        msg = "The proxy does not say what was used: its web page does."
+        raise Unsupported(msg)
 
     def _request(self, method: Any, path: str, body: bytes | None = None) -> HttpRequest:
         headers = self._headers.copy()
