@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -42,21 +41,20 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     schema: dict[str, Any]
 
 
-_decoder = msgspec.json.Decoder(list[Hint])
-
-
 def read(data: bytes) -> dict[str, Hint]:
     """The hints in a data file, by id."""
-    return {hint.id: hint for hint in _decoder.decode(data)}
+    return {hint.id: hint for hint in msgspec.json.decode(data, type=list[Hint])}
 
 
 @functools.cache
 def documented() -> Mapping[str, Hint]:
     """Every model that is documented, by id. Read when it is first asked for, and once."""
+    import pkgutil
+
     return read(cast("bytes", pkgutil.get_data(__name__, "models.json")))
 
 
-class _Rule(NamedTuple):
+class _Rule(msgspec.Struct, frozen=True, gc=False):
     """A schema, ready to be looked at quickly; `says` is all of it in words."""
 
     says: str
