@@ -81,7 +81,7 @@ async def test_models_that_nobody_has_documented(sandbox: Sandbox, client: Clien
                 "slug": "vendor/new",
                 "title": "New",
                 "output_type": "scent",
-                "operation_type": "text-to-scent",
+                "operation_type": "sniff",
                 "more": 1,
             },
             {"slug": "higgsfield-ai/dop/turbo", "input_schema": None},
