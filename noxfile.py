@@ -148,6 +148,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def hints(session: nox.Session) -> None:
+    """Bring what is known of the AI models up to date: `-- openapi.json --date 2026-07-19`."""
+    session.install("-e", ".")
+    session.run("python", "-m", "higgsfield_async._hints", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the demo against the sandbox. What follows `--` goes to the demo."""
     session.install("-e", ".[sandbox]")

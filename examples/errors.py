@@ -12,8 +12,8 @@ from higgsfield_async import GenerationFailed, Higgsfield, InvalidRequest, Model
 async def main() -> None:
     async with Higgsfield.from_env(service="platform") as hf:
         try:
-            await hf.submit(ModelRequest("higgsfield-ai/soul/standard", {"promt": "A lighthouse"}))
-        except InvalidRequest as error:  # nothing was made, and nothing is charged
+            await hf.submit(ModelRequest("higgsfield-ai/soul/standard", {"promt": "A lighthouse"}, strict=True))
+        except InvalidRequest as error:  # here before it is sent; the service's own refusal is one too
             print("refused:", *error.errors)
 
         request = ModelRequest("higgsfield-ai/soul/standard", {"prompt": "A lighthouse"})

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 import anyio
@@ -26,12 +27,15 @@ from higgsfield_async._domain import (
     Estimate,
     JobSet,
     JobStatus,
+    MarketingPreset,
+    Model,
     Motion,
     Page,
     SoulStyle,
     Sound,
     TaskRef,
     Upload,
+    Usage,
     Voice,
 )
 from higgsfield_async._errors import (
@@ -41,6 +45,7 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._estimates import estimate_each, estimate_one
 from higgsfield_async._fanout import Flow, Outcome, Outcomes, Requests, Stats, drawing
+from higgsfield_async._hints import documented
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook, checked_request
@@ -48,7 +53,7 @@ from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._submits import Submits, checked_budget
 from higgsfield_async._task import GenerationTask, OnCancel, Parts, checked_on_cancel, checked_seconds
 from higgsfield_async._tracker import Tracker
-from higgsfield_async._transports import Service, Transport, transport_from
+from higgsfield_async._transports import Service, Transport, transport_from, unlisted
 from higgsfield_async._webhooks import WebhookEvent
 
 if TYPE_CHECKING:
@@ -168,6 +173,8 @@ class Higgsfield:
         if _ENGINE not in sys.modules:
             # Seconds, on a slow disk: not in the loop, which may be serving others.
             await anyio.to_thread.run_sync(importlib.import_module, _ENGINE)
+            # As its first `ModelRequest` would.
+            await anyio.to_thread.run_sync(documented)
         self._opened()
         return self
 
@@ -511,6 +518,25 @@ class Higgsfield:
         """
         return self._submits.books.rows
 
+    async def usage(self, *, start: date | None = None, end: date | None = None, timeframe: str = "day") -> list[Usage]:
+        """What the account used on the platform, by model and by stretch of time, in the service's order.
+
+        Its answer is documented in part alone: what could not be read of it is left out.
+
+        Args:
+            start: A date, or a datetime with a time zone; the service's own choice when not given.
+            end: As `start`, and later.
+            timeframe: How long a stretch is. `day` is documented.
+
+        Raises:
+            InvalidRequest: A datetime has no time zone, or they stand in the wrong order.
+            Unsupported: The proxy does not say.
+            HiggsfieldError: The platform could not be asked.
+        """
+        call = self._transport.usage(start, end, timeframe)
+        rows = await self._opened().engine.send(call)
+        return list(rows)
+
     async def upload(self, content: bytes | os.PathLike[str], *, content_type: str | None = None) -> Upload:
         """Uploads a file for requests to use: on the platform.
 
@@ -534,6 +560,32 @@ class Higgsfield:
         looked_at = await content_of(content)
         call = self._transport.upload(looked_at.head, looked_at.size, content_type)
         return await engine.upload(call, looked_at)
+
+    async def models(self) -> AsyncIterator[Model]:
+        """The AI models of the platform: those that it lists now, then those that are documented and not in its list.
+
+        The list itself is not documented, and does not have everything that can be used.
+        """
+        listed: set[str] = set()
+        async for model in self._listed(Model, None):
+            listed.add(model.id)
+            yield model
+        for model in unlisted(listed):
+            yield model
+
+    def marketing_presets(
+        self, *, search: str | None = None, size: int | None = None
+    ) -> AsyncIterator[MarketingPreset]:
+        """The presets of the platform's marketing studio.
+
+        That it can be asked is documented, and what it answers is not: what has an id is given, with whatever else of
+        it could be read.
+
+        Args:
+            search: Words to look for.
+            size: How many to ask for at once; the service's usual when not given.
+        """
+        return self._listed(MarketingPreset, size, search)
 
     def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
         """The motions of either service.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -316,6 +316,60 @@ class Character(msgspec.Struct, frozen=True, kw_only=True):
             f"Character({self.id!r}, name={self.name!r}, status={self.status.value!r}, "
             f"model_version={self.model_version!r}{media})"
         )
+
+
+class MarketingPreset(msgspec.Struct, frozen=True, kw_only=True):
+    """A look of the marketing studio: its `id` is the `preset_id` of the model `marketing-studio/image`."""
+
+    id: str
+    name: str
+    description: str | None = None
+    preview_url: str | None = None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """An AI model of the platform: its `id` is the `model_id` of `ModelRequest`.
+
+    Attributes:
+        id: Such as `higgsfield-ai/dop/turbo`.
+        title: Its name, or its id where it has none.
+        output: What it makes: `image`, `video`, `audio` or another word of the service's; None where it says nothing.
+        operation: The service's word for how, such as `text-to-video`; None where it does not list the model.
+        schema: Its arguments, as a JSON schema: the service's own where it lists the model, else what is documented.
+        documented: When what is documented of it here was so; None where nothing is known of it. A `ModelRequest` is
+            looked at by that, and not by what the service lists.
+        listed: Whether the service lists it now. Some that it does not list can be used all the same.
+    """
+
+    id: str
+    title: str
+    output: str | None = None
+    operation: str | None = None
+    schema: dict[str, Any] = {}
+    documented: date | None = None
+    listed: bool = False
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used of one AI model in one stretch of time, and what it cost. Whatever the service leaves out is None.
+
+    Attributes:
+        start: When that stretch begins.
+        model: The model's id.
+        unit: What is counted.
+        quantity: How many of them.
+        unit_price: What one of them costs.
+        cost: What all of them cost, in the currency of `unit_price`, which the service does not name.
+        auth_method: The service's word for how the requests were signed for.
+    """
+
+    start: datetime | None = None
+    model: str | None = None
+    unit: str | None = None
+    quantity: Decimal | None = None
+    unit_price: Decimal | None = None
+    cost: Decimal | None = None
+    auth_method: str | None = None
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,6 +133,10 @@ def _revive(
     return error
 
 
+class ArgumentWarning(UserWarning):
+    """A `ModelRequest` that is not as its AI model is documented: it may be refused, or made otherwise, and billed."""
+
+
 class ConfigurationError(HiggsfieldError):
     """A key is missing, a setting is out of range, or a ref belongs to another service or account."""
 

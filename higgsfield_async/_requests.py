@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
-from higgsfield_async._errors import FieldError, InvalidRequest
+from higgsfield_async import _hints
+from higgsfield_async._errors import ArgumentWarning, FieldError, InvalidRequest
+
+logger = logging.getLogger("higgsfield_async.requests")
 
 # Forms of strings, and how a message calls them. They stand in JSON schemas too, where a pattern is ECMAScript's: that
 # has another `\s` than Python, whose `$` alone lets a last newline pass.
@@ -62,6 +68,8 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     """Checks every field against its type and limits, and keeps prompts out of its `repr`."""
 
     shown: ClassVar[frozenset[str]] = frozenset()
+    # What a JSON schema leaves out: it is taken from JSON all the same.
+    untold: ClassVar[frozenset[str]] = frozenset()
     # What a JSON schema says beyond the fields' types.
     rules: ClassVar[Mapping[str, Any]] = {}
 
@@ -146,7 +154,15 @@ def read_request(kind: type[CheckedT], value: object) -> CheckedT:
     ]
     if wrong:
         raise _refusal(kind, *wrong[:MOST_ERRORS])
-    return kind(**given)
+    reading = _reading.set(True)
+    try:
+        return kind(**given)
+    finally:
+        _reading.reset(reading)
+
+
+# Whether a request is being made of JSON: then nobody wrote the line that makes it.
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
 
 
 def json_schema(kind: Any) -> dict[str, Any]:
@@ -170,7 +186,10 @@ def json_schema(kind: Any) -> dict[str, Any]:
                 fields[name] = inline(each)
         return fields
 
-    return {**inline(schema), **getattr(kind, "rules", {})}
+    whole = {**inline(schema), **getattr(kind, "rules", {})}
+    for name in getattr(kind, "untold", ()):
+        del whole["properties"][name]
+    return whole
 
 
 class ImageToVideo(_Checked, frozen=True):
@@ -462,21 +481,28 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
     """Anything that any AI model of the platform makes.
 
     Source: `POST /{model_id}` of https://docs.higgsfield.ai. The catalogue grows without us: no id is refused that has
-    the form of one, and the arguments go out as they are. The service ignores an argument it does not know, and bills.
+    the form of one, and the arguments go out as they are. The service ignores an argument it does not know, and bills:
+    so what is not as the model's own page has it, as far as the page is known here, is an `ArgumentWarning`. Of a
+    request that is made of JSON, it is a line in the log of `higgsfield_async.requests`.
 
     Attributes:
         model_id: Such as `higgsfield-ai/dop/turbo`.
         arguments: The model's own fields, as JSON.
+        strict: Whether that is refused instead, and with it any model that nothing is known of. It is not sent.
 
     Raises:
-        InvalidRequest: The id has not the form of one, or the arguments cannot be written as JSON.
+        InvalidRequest: The id has not the form of one, or the arguments cannot be written as JSON; when strict, they
+            are not what is documented.
     """
 
     shown = frozenset({"model_id"})
+    # What it refuses cannot be said in a schema: that would be one for each model.
+    untold = frozenset({"strict"})
     rules = {"not": {"properties": {"model_id": {"pattern": rf"^({'|'.join(sorted(_RESERVED))})(/|$)"}}}}
 
     model_id: ModelId
     arguments: Mapping[str, Any]
+    strict: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -487,6 +513,20 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
             json.dumps(self.arguments, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {error}", "value_error"))
+        wrong = _hints.problems(self.model_id, self.arguments)
+        if wrong is None and self.strict:
+            unknown = FieldError(("model_id",), _hints.undocumented(self.model_id), "unknown_model")
+            raise InvalidRequest(f"ModelRequest.{unknown}.", errors=(unknown,))
+        if not wrong:
+            return
+        message = _hints.in_words(self.model_id, wrong)
+        if self.strict:
+            raise InvalidRequest(message, errors=tuple(wrong))
+        if _reading.get():
+            logger.warning("%s", message)
+        else:
+            # The line that makes the request: msgspec's own __init__ is no frame.
+            warnings.warn(message, ArgumentWarning, stacklevel=2)
 
 
 GenerationRequest: TypeAlias = (

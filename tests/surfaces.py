@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
-from higgsfield_async import GenerationRequest, ImageToVideo, Keyframes, ModelRequest
+from higgsfield_async import ArgumentWarning, GenerationRequest, ImageToVideo, Keyframes, ModelRequest
 
 PROMPT = "a white cat turns its head, very slowly"
 IMAGE = "https://images.example.com/cat.jpg"
@@ -30,3 +31,7 @@ V2 = Surface(
     "v2", "platform", ModelRequest("higgsfield-ai/dop/turbo", {"prompt": PROMPT, "image_url": IMAGE}), keyed=True
 )
 SURFACES = [PROXY, V1, V2]
+
+with warnings.catch_warnings(action="ignore", category=ArgumentWarning):
+    # What the service refuses.
+    WRONG = ModelRequest("higgsfield-ai/dop/turbo", {})

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from higgsfield_async import (
+    ArgumentWarning,
     AuthenticationFailed,
     Budget,
     BudgetExceeded,
@@ -488,7 +489,8 @@ async def test_the_prices_of_many(sandbox: Sandbox, client: Client) -> None:
             Cost(generations=1, unpriced=1),
             Estimate(text="By the second.", source=f"{sandbox.platform_url}/estimate/higgsfield-ai/dop/turbo"),
         )
-        bad = ModelRequest("higgsfield-ai/dop/turbo", {"prompt": 5, "image_url": IMAGE})
+        with pytest.warns(ArgumentWarning, match="prompt: must be text"):
+            bad = ModelRequest("higgsfield-ai/dop/turbo", {"prompt": 5, "image_url": IMAGE})
         found = await hf.estimate_all([V2.request, bad, Keyframes(prompt=PROMPT), *[V2.request] * 7])
         assert [type(item).__name__ for item in found.items[:3]] == ["Estimate", "InvalidRequest", "Unsupported"]
         assert isinstance(found.items[1], InvalidRequest)

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from datetime import date
 
 import pytest
 from hypothesis import given, strategies as st
 
-from higgsfield_async import ConfigurationError, Higgsfield, InsufficientCredits, InvalidRequest, Sound, Unsupported
+from higgsfield_async import (
+    ConfigurationError,
+    Higgsfield,
+    InsufficientCredits,
+    InvalidRequest,
+    MalformedResponse,
+    MarketingPreset,
+    Model,
+    ModelRequest,
+    NotFound,
+    PlatformTransport,
+    Sound,
+    Unsupported,
+)
 from higgsfield_async._catalogue import walk
 from higgsfield_async._domain import Page
+from higgsfield_async._hints import documented
+from higgsfield_async._http import HttpResponse
 from higgsfield_async.sandbox import Fault, Sandbox
 
 Client = Callable[..., Higgsfield]
@@ -40,12 +57,111 @@ async def test_the_catalogues_of_the_platform(sandbox: Sandbox, client: Client) 
     assert len(sandbox.received) == 3
 
 
+async def test_the_models_there_are(sandbox: Sandbox, client: Client) -> None:
+    async with client("platform") as hf:
+        models = {model.id: model async for model in hf.models()}
+    (received,) = sandbox.received
+    assert received.path == "/models"
+    assert received.headers["Authorization"].startswith("Key ")
+    assert models.keys() == documented().keys()
+    assert sum(model.listed for model in models.values()) == 84
+    # Live, and in no list.
+    for unlisted in ("higgsfield-ai/soul/cinema", "higgsfield-ai/dop/turbo"):
+        assert not models[unlisted].listed
+    soul = models["higgsfield-ai/soul/standard"]
+    assert (soul.title, soul.output, soul.operation) == ("SOUL — Text to image", "image", "standard")
+    assert soul.documented == date(2026, 10, 1)
+    assert soul.schema["required"] == ["prompt"]
+
+
+async def test_models_that_nobody_has_documented(sandbox: Sandbox, client: Client) -> None:
+    live = {
+        "items": [
+            {
+                "slug": "vendor/new",
+                "title": "New",
+                "output_type": "scent",
+                "operation_type": "sniff",
+                "more": 1,
+            },
+            {"slug": "higgsfield-ai/dop/turbo", "input_schema": None},
+            {"slug": "higgsfield-ai/dop/lite", "title": 3, "input_schema": {"type": "object"}},
+            {"id": "vendor/bare", "input_schema": []},
+            {"title": "without an id"},
+            "no object",
+        ],
+        "next": "x",
+    }
+    sandbox.script("catalogue", Fault.answer(200, json.dumps(live).encode()))
+    async with client("platform") as hf:
+        found = [model async for model in hf.models()]
+    new, turbo, lite, bare, *rest = found
+    assert new == Model(id="vendor/new", title="New", output="scent", operation="sniff", listed=True)
+    assert bare == Model(id="vendor/bare", title="vendor/bare", listed=True)
+    assert (turbo.title, turbo.output, turbo.listed) == ("DoP turbo", "video", True)
+    assert turbo.schema == documented()[turbo.id].schema
+    assert (lite.title, lite.schema) == ("DoP lite", {"type": "object"})
+    assert len(rest) == len(documented()) - 2
+    assert not any(model.listed for model in rest)
+
+
+async def test_the_presets_of_the_marketing_studio(sandbox: Sandbox, client: Client) -> None:
+    async with client("platform") as hf:
+        presets = [preset async for preset in hf.marketing_presets()]
+        assert len({preset.id for preset in presets}) == len(presets) == 45
+        pages = [received.query.get("cursor") for received in sandbox.received]
+        assert pages == [None, "20", "40"]
+        found = [preset async for preset in hf.marketing_presets(search="hero", size=4)]
+        assert len(found) == 15
+        assert all(preset.name.startswith("Hero Shot") for preset in found)
+        assert {received.query.get("size") for received in sandbox.received[3:]} == {"4"}
+        with pytest.raises(ConfigurationError):
+            hf.marketing_presets(size=0)
+        # What it is good for.
+        await hf.submit(
+            ModelRequest("marketing-studio/image", {"prompt": "A shoe", "preset_id": presets[0].id}, strict=True)
+        )
+        sandbox.script("catalogue", Fault.answer(404, b'{"detail":"Not found"}'))
+        with pytest.raises(NotFound):
+            await anext(hf.marketing_presets())
+
+
+LISTING = PlatformTransport("id", "secret").catalogue(MarketingPreset, size=2, search=None, cursor=None, version=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "ids", "total", "cursor"),
+    [
+        (b'[{"id":"a","title":"A"},{"id":7},{"name":"x"},null]', ["a"], None, None),
+        (b'{"items":[{"id":"a"}],"total":9,"cursor":"next"}', ["a"], 9, "next"),
+        (b'{"items":[{"id":"a"}],"total":true,"cursor":2}', ["a"], None, 2),
+        (b'{"items":[{"id":"a"}],"total":"9","cursor":""}', ["a"], None, None),
+        (b'{"items":[]}', [], None, None),
+    ],
+)
+def test_a_list_of_presets_in_any_form(body: bytes, ids: list[str], total: int | None, cursor: object) -> None:
+    page = LISTING.decode(HttpResponse(200, {}, body))
+    assert isinstance(page, Page)
+    assert ([preset.id for preset in page.items], page.total, page.cursor) == (ids, total, cursor)
+
+
+@pytest.mark.parametrize("body", [b"", b"7", b"{}", b'{"items":null}', b'{"items":{"a":1}}', b"<html>"])
+def test_what_is_no_list(body: bytes) -> None:
+    with pytest.raises(MalformedResponse):
+        LISTING.decode(HttpResponse(200, {}, body))
+
+
 async def test_what_is_refused(sandbox: Sandbox, client: Client) -> None:
     async with client("platform") as hf:
         with pytest.raises(Unsupported):
             await anext(hf.voices())
         with pytest.raises(ConfigurationError):
             hf.motions(size=0)
+    assert not sandbox.received
+    async with client("proxy") as hf:
+        for listed in (hf.models(), hf.marketing_presets()):
+            with pytest.raises(Unsupported, match="use a PlatformTransport"):
+                await anext(listed)
     assert not sandbox.received
     sandbox.script("catalogue", Fault.answer(429), Fault.answer(428, b'{"error":{"message":"Insufficient points"}}'))
     async with client("proxy") as hf:

@@ -11,6 +11,7 @@ import pytest
 
 from higgsfield_async import (
     Ad,
+    ArgumentWarning,
     AuthenticationFailed,
     ClientClosed,
     DopVideo,
@@ -125,9 +126,11 @@ async def test_what_has_no_estimate_is_refused_before_anything_is_sent(
 
 
 async def test_the_services_own_refusals(sandbox: Sandbox, client: Client) -> None:
+    with pytest.warns(ArgumentWarning, match="image_url: must be an http"):
+        wrong = ModelRequest("higgsfield-ai/dop/turbo", {"prompt": PROMPT, "image_url": 3})
     async with client(V2) as hf:
         with pytest.raises(InvalidRequest) as caught:
-            await hf.estimate(ModelRequest("higgsfield-ai/dop/turbo", {"prompt": PROMPT, "image_url": 3}))
+            await hf.estimate(wrong)
         assert caught.value.errors[0].loc == ("body", "image_url")
         sandbox.script("estimate", Fault.answer(401, b'{"detail":"Invalid credentials"}'))
         with pytest.raises(AuthenticationFailed):

@@ -136,7 +136,8 @@ def test_pick_up_later(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_errors(sandbox: Sandbox, tmp_path: Path) -> None:
     refused, goes_on, end = run("errors.py", env=environment(sandbox), cwd=tmp_path).stdout.splitlines()
     (generation,) = sandbox.generations
-    assert refused == "refused: body.prompt: Field required"
+    wrong = "arguments.promt: is not documented (did you mean prompt?)"
+    assert refused == f"refused: {wrong} arguments.prompt: is required"
     assert TaskRef.from_json(goes_on.removeprefix("goes on: ")).id == generation
     assert end == "completed"
 
@@ -148,8 +149,8 @@ def test_errors_when_the_generation_fails(sandbox: Sandbox, tmp_path: Path) -> N
 
 
 def test_errors_when_the_answer_is_lost(sandbox: Sandbox, tmp_path: Path) -> None:
-    # The first submit is the one that is refused. The next five are all that the SDK tries by itself.
-    sandbox.script("submit", Fault.delay(0), *[Fault.reset(accept=True)] * 5)
+    # Five are all that the SDK tries by itself.
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 5)
     output = run("errors.py", env=environment(sandbox), cwd=tmp_path).stdout
     (generation,) = sandbox.generations
     assert f"recovered {generation}\n" in output

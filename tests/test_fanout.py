@@ -34,7 +34,7 @@ from higgsfield_async import (
     WaitTimeout,
 )
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
-from surfaces import IMAGE, PROMPT, PROXY, V1, V2, Surface
+from surfaces import IMAGE, PROMPT, PROXY, V1, V2, WRONG, Surface
 
 Client = Callable[..., Higgsfield]
 NEVER = Plan(queued=1e9)
@@ -237,7 +237,7 @@ async def test_gather_gives_the_ends_in_order(sandbox: Sandbox, client: Client) 
 
 
 async def test_gather_raises_the_first_error_or_returns_them(sandbox: Sandbox, client: Client) -> None:
-    requests = [V2.request, ModelRequest("higgsfield-ai/dop/turbo", {}), V2.request]
+    requests = [V2.request, WRONG, V2.request]
     async with client(V2) as hf:
         with pytest.raises(InvalidRequest):
             await hf.gather(requests)
@@ -313,7 +313,7 @@ async def test_a_failed_submit_gives_its_place_back(sandbox: Sandbox, client: Cl
     async with client(V2, limits=Limits(max_active=1)) as hf:
         for _ in range(3):
             with pytest.raises(InvalidRequest):
-                await hf.submit(ModelRequest("higgsfield-ai/dop/turbo", {}))
+                await hf.submit(WRONG)
         assert (await hf.run(V2.request)).status is JobStatus.COMPLETED
 
 

@@ -24,6 +24,7 @@ LEVELS = {
     1: [
         "_addresses",
         "_budget",
+        "_hints",
         "_requests",
         "_retry",
         "_polling",

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from higgsfield_async import (
+    ArgumentWarning,
     AuthenticationFailed,
     ConnectionFailed,
     Higgsfield,
@@ -356,9 +357,11 @@ async def test_bytes_that_are_not_http() -> None:
 async def test_the_service_refuses_with_its_fields(
     sandbox: Sandbox, client: Client, arguments: dict[str, object]
 ) -> None:
+    with pytest.warns(ArgumentWarning, match="image_url: is required"):
+        request = ModelRequest("higgsfield-ai/dop/turbo", arguments)
     async with client(V2) as hf:
         with pytest.raises(InvalidRequest) as caught:
-            await hf.submit(ModelRequest("higgsfield-ai/dop/turbo", arguments))
+            await hf.submit(request)
     assert caught.value.errors
     assert caught.value.status == 422
     assert caught.value.correlation_id

@@ -34,6 +34,8 @@ from higgsfield_async import (
     JobStatus,
     Keyframes,
     MalformedResponse,
+    MarketingPreset,
+    Model,
     ModelRequest,
     Motion,
     NotCancelable,
@@ -53,8 +55,10 @@ from higgsfield_async import (
     Transport,
     Unsupported,
     UploadError,
+    Usage,
     Voice,
 )
+from higgsfield_async._domain import Page
 from higgsfield_async._http import Call, Grant, HttpResponse
 from higgsfield_async._requests import SubmitOptions
 from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2
@@ -107,6 +111,9 @@ CALLS: dict[str, Callable[[], Call[Any]]] = {
     "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 upload": lambda: PLATFORM.upload(b"\x89PNG\r\n\x1a\n", 8, None),
+    "v2 models": lambda: listing(PLATFORM, Model),
+    "v2 presets": lambda: listing(PLATFORM, MarketingPreset),
+    "v2 usage": lambda: PLATFORM.usage(None, None, "day"),
     "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
     "v2 training": lambda: PLATFORM.submit(CharacterTraining(name=PROMPT, images=[IMAGE]), OPTIONS),
     "v2 training poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/custom-references")),
@@ -153,6 +160,17 @@ said = st.fixed_dictionaries(
         "llm_cost_usd": st.floats() | st.decimals().map(str) | anything,
     },
 )
+usage_rows = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.text(max_size=5) | anything,
+        "unit": anything,
+        "quantity": st.decimals().map(str) | anything,
+        "unit_price": st.floats() | anything,
+        "cost": st.decimals().map(str) | anything,
+        "auth_method": anything,
+    },
+)
 answers = st.fixed_dictionaries(
     {},
     optional={
@@ -169,7 +187,32 @@ answers = st.fixed_dictionaries(
         "zip": files,
         "error": st.fixed_dictionaries({}, optional={"message": anything, "code": anything}) | anything,
         "detail": st.lists(st.fixed_dictionaries({}, optional={"loc": anything, "msg": anything})) | anything,
-        "items": st.lists(st.fixed_dictionaries({}, optional={"id": anything, "name": anything, "media": anything})),
+        "items": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "id": st.text(max_size=3) | anything,
+                    "slug": st.sampled_from(["higgsfield-ai/dop/turbo", "a/b"]) | anything,
+                    "name": anything,
+                    "media": anything,
+                    "input_schema": anything,
+                    "output_type": anything,
+                },
+            )
+        ),
+        "time_series": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "bucket": st.datetimes().map(str) | st.integers() | anything,
+                    "results": st.lists(usage_rows, max_size=3) | anything,
+                    "cost": anything,
+                },
+            )
+            | anything,
+            max_size=3,
+        )
+        | anything,
         "total": anything,
         "cursor": anything,
         "code": anything,
@@ -205,6 +248,61 @@ headers = st.dictionaries(
 )
 
 
+def check_estimate(found: Estimate) -> None:
+    assert found.text or found.credits is not None or found.usd is not None
+    assert all(amount is None or (amount.is_finite() and amount >= 0) for amount in (found.credits, found.usd))
+
+
+def check_page(found: Page[Any]) -> None:
+    assert all(item.id for item in found.items if isinstance(item, (Model, MarketingPreset)))
+
+
+def check_usage(found: tuple[Usage, ...]) -> None:
+    assert all(row != Usage(start=row.start) for row in found)
+    assert all(row.start is None or row.start.tzinfo for row in found)
+    amounts = [amount for row in found for amount in (row.quantity, row.unit_price, row.cost)]
+    assert all(amount is None or amount.is_finite() for amount in amounts)
+
+
+def check_grant(found: Grant[Any]) -> None:
+    assert found.request.method == "PUT"
+    assert "TOPSECRET" not in repr(found)
+
+
+def check_character(found: Character) -> None:
+    assert found.id
+    assert all(isinstance(url, str) for url in found.media)
+    assert repr(found)
+
+
+def check_agent(found: AgentState) -> None:
+    assert found.raw_status
+    assert repr(found.messages)
+    assert isinstance(found.text, str)
+    costs = [cost for message in found.messages if (cost := message.llm_cost_usd) is not None]
+    assert all(cost.is_finite() and cost >= 0 for cost in costs)
+
+
+def check_job_set(found: JobSet) -> None:
+    assert found.id
+    assert isinstance(found.status, JobStatus)
+    assert found.charged in ("yes", "no", "unknown")
+    assert all(media.url for media in found.outputs)
+    assert repr(found)
+    msgspec.json.encode(found.jobs)
+
+
+CHECKS: dict[type, Callable[[Any], None]] = {
+    Estimate: check_estimate,
+    Page: check_page,
+    tuple: check_usage,
+    Grant: check_grant,
+    Character: check_character,
+    AgentState: check_agent,
+    JobSet: check_job_set,
+}
+
+
 @pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=200, deadline=None)
 @given(status=st.sampled_from([200, 202]) | st.integers(100, 599), headers=headers, body=bodies)
@@ -229,31 +327,10 @@ def test_any_answer_is_a_value_or_one_of_our_errors(
             break
         call = found
     assert 200 <= status < 300
-    if isinstance(found, Estimate):
-        assert found.text or found.credits is not None or found.usd is not None
-        assert all(amount is None or (amount.is_finite() and amount >= 0) for amount in (found.credits, found.usd))
+    CHECKS.get(type(found), lambda _: None)(found)
     if isinstance(found, Grant):
-        assert found.request.method == "PUT"
-        assert "TOPSECRET" not in repr(found)
         with contextlib.suppress(UploadError):
             assert found.decode(response).size == 8
-    if isinstance(found, Character):
-        assert found.id
-        assert all(isinstance(url, str) for url in found.media)
-        assert repr(found)
-    if isinstance(found, AgentState):
-        assert found.raw_status
-        assert repr(found.messages)
-        assert isinstance(found.text, str)
-        costs = [cost for message in found.messages if (cost := message.llm_cost_usd) is not None]
-        assert all(cost.is_finite() and cost >= 0 for cost in costs)
-    if isinstance(found, JobSet):
-        assert found.id
-        assert isinstance(found.status, JobStatus)
-        assert found.charged in ("yes", "no", "unknown")
-        assert all(media.url for media in found.outputs)
-        assert repr(found)
-        msgspec.json.encode(found.jobs)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -426,9 +503,11 @@ FULL: dict[str, tuple[GenerationRequest, str, dict[str, Any]]] = {
         {"name": "Ann", "input_images": [{"type": "image_url", "image_url": IMAGE}] * 2, "model_version": "v2"},
     ),
     "model": (
-        ModelRequest("kling-video/v2.5-turbo/pro/text-to-video", {"prompt": "x", "duration": 5, "negative": None}),
+        ModelRequest(
+            "kling-video/v2.5-turbo/pro/text-to-video", {"prompt": "x", "duration": 5, "negative_prompt": None}
+        ),
         "/kling-video/v2.5-turbo/pro/text-to-video",
-        {"prompt": "x", "duration": 5, "negative": None},
+        {"prompt": "x", "duration": 5, "negative_prompt": None},
     ),
 }
 
@@ -690,6 +769,9 @@ def test_cancel_reads_its_answers() -> None:
     [
         (PROXY_TRANSPORT, SoulStyle, 1),
         (PROXY_TRANSPORT, Motion, 2),
+        (PROXY_TRANSPORT, Model, 1),
+        (PROXY_TRANSPORT, MarketingPreset, 1),
+        (PLATFORM, Model, 2),
         (PLATFORM, Voice, 1),
         (PLATFORM, Motion, 2),
         (PLATFORM, SoulStyle, 3),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import date
 from typing import ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from higgsfield_async._budget import Unit
-from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef, Upload
+from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef, Upload, Usage
 from higgsfield_async._errors import ConfigurationError
 from higgsfield_async._http import Call, Grant
 from higgsfield_async._requests import GenerationRequest, SubmitOptions
@@ -81,7 +82,11 @@ class Transport(Protocol):
     def catalogue(
         self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
     ) -> Call[Page[T]]:
-        """One page of a catalogue: of motions, presets, voices, sounds or styles."""
+        """One page of a catalogue: of models, motions, presets, voices, sounds or styles."""
+        ...
+
+    def usage(self, start: date | None, end: date | None, timeframe: str) -> Call[tuple[Usage, ...]]:
+        """What was used from one time to another, by stretches of that length."""
         ...
 
     def characters(self) -> CharacterCalls:

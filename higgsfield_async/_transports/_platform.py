@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
@@ -16,7 +17,19 @@ import msgspec
 from msgspec import Struct
 
 from higgsfield_async._budget import Unit
-from higgsfield_async._domain import Estimate, Job, JobSet, JobStatus, Media, Motion, Page, SoulStyle, TaskRef, Upload
+from higgsfield_async._domain import (
+    Estimate,
+    Job,
+    JobSet,
+    JobStatus,
+    Media,
+    Motion,
+    Page,
+    SoulStyle,
+    TaskRef,
+    Upload,
+    Usage,
+)
 from higgsfield_async._errors import (
     Charged,
     FieldError,
@@ -54,8 +67,10 @@ from higgsfield_async._transports._answers import (
 from higgsfield_async._transports._base import checked_base_url, checked_key, fingerprint
 from higgsfield_async._transports._characters import CHARACTER_KIND, TRAINING_PRICE, CharacterCalls
 from higgsfield_async._transports._job_sets import JobSets
+from higgsfield_async._transports._listings import LISTINGS, read_listing
 from higgsfield_async._transports._paths import path_part
 from higgsfield_async._transports._uploads import checked_content_type, read_grant
+from higgsfield_async._transports._usage import read_usage, usage_query
 
 T = TypeVar("T")
 
@@ -529,6 +544,8 @@ class PlatformTransport:
     def catalogue(
         self, of: type[T], *, size: int | None, search: str | None, cursor: int | str | None, version: int
     ) -> Call[Page[T]]:
+        if version == 1 and of in LISTINGS:
+            return self._listing(of, size, search, cursor)
         if (of, version) not in _CATALOGUES:
             msg = f"The platform lists no {of.__name__} (version {version}): use a ProxyTransport, or a version it has."
             raise Unsupported(msg)
@@ -551,6 +568,30 @@ class PlatformTransport:
 
     def agents(self) -> AgentCalls:
         return AgentCalls(self._v2, self._secrets)
+
+    def _listing(self, of: type[T], size: int | None, search: str | None, cursor: int | str | None) -> Call[Page[T]]:
+        listing = LISTINGS[of]
+        given = {"search": search, "size": size, "cursor": cursor}
+        query = {name: value for name, value in given.items() if value is not None}
+        name = f"the catalogue of {of.__name__}"
+
+        def decode(response: HttpResponse) -> Page[T]:
+            if response.status != 200:
+                raise error_from(response, name, private=self._secrets)
+            return cast("Page[T]", read_listing(response, name, listing.read, size))
+
+        return Call(name, self._v2("GET", listing.path + ("?" + urlencode(query) if query else "")), decode)
+
+    def usage(self, start: date | None, end: date | None, timeframe: str) -> Call[tuple[Usage, ...]]:
+        name = "the usage"
+        query = usage_query(start, end, timeframe)
+
+        def decode(response: HttpResponse) -> tuple[Usage, ...]:
+            if response.status != 200:
+                raise error_from(response, name, private=self._secrets)
+            return read_usage(response, name)
+
+        return Call(name, self._v2("GET", f"/models/usage?{query}"), decode)
 
     @property
     def _secrets(self) -> set[str]:

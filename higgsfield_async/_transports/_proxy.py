@@ -8,6 +8,7 @@ Source: https://open-hk.com/docs/en/lab/higgsfield-video.html, and the gateway's
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import urlencode
@@ -26,6 +27,7 @@ from higgsfield_async._domain import (
     Sound,
     TaskRef,
     Upload,
+    Usage,
     Voice,
 )
 from higgsfield_async._errors import (
@@ -359,6 +361,10 @@ class ProxyTransport:
             )
 
         return Call(name, self._request("GET", f"/higgsfield/tpl/{path}?{urlencode(query)}"), decode)
+
+    def usage(self, start: date | None, end: date | None, timeframe: str) -> Call[tuple[Usage, ...]]:
+        msg = "The proxy does not say what was used: its web page does."
+        raise Unsupported(msg)
 
     def _request(self, method: Any, path: str, body: bytes | None = None) -> HttpRequest:
         headers = self._headers.copy()

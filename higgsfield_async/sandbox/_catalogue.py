@@ -1,18 +1,21 @@
 """What the services list: AI models with their inputs, motions, styles, avatars, voices and sounds.
 
-Models and the schemas of the fixed routes are data files beside this module. The first item of each list is a real
-one of the services' documentation; the others are made up, as many as the documentation counts.
+The models are those that the package has hints of, and the schemas of the fixed routes a data file beside this module.
+The first item of each other list is a real one of the services' documentation; the rest are made up, as many as the
+documentation counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any, Literal
 
 import msgspec
+
+from higgsfield_async._hints import documented
 
 from ._validation import Schema
 
@@ -23,27 +26,53 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     title: str
     output: Literal["image", "video", "audio"]
-    #: The input's schema, as listed and as checked.
+    #: The input's schema, as listed.
     input: dict[str, Any]
-    #: Live, but not in the list.
-    unlisted: bool = False
-    priced: str = ""
-
-    @property
-    def schema(self) -> Schema:
-        """The input's schema."""
-        return _schemas[self.id]
+    #: The same, as checked.
+    schema: Schema
+    #: Whether ``GET /models`` has it: some that are live are not in it.
+    listed: bool
+    #: Whether it is billed by a description, not by a number.
+    described: bool
 
 
-def _load(name: str, type: type[Any]) -> Any:
-    data = resources.files(__package__ or "").joinpath(name).read_bytes()
-    return msgspec.json.decode(data, type=type)
+#: Documented in July 2026, and answered with 404 in September.
+_GONE = ("nano-banana", "bytedance/seedance/v1/lite/")
+#: Live, with a page of its own, and not in the list.
+_UNLISTED = frozenset({"higgsfield-ai/soul/cinema"})
+_DESCRIBED = ("alibaba/wan-3.0", "bytedance/seedance-2.5")
 
 
-MODELS: Mapping[str, Model] = {model.id: model for model in _load("models.json", list[Model])}
-_schemas = {model.id: msgspec.convert(model.input, Schema) for model in MODELS.values()}
+def _models() -> Iterator[Model]:
+    for hint in documented().values():
+        if not hint.id.startswith(_GONE):
+            yield Model(
+                id=hint.id,
+                title=hint.title,
+                output=hint.output or "image",
+                input=hint.schema,
+                schema=msgspec.convert(hint.schema, Schema),
+                listed=hint.source == "docs" and hint.id not in _UNLISTED,
+                described=hint.id.startswith(_DESCRIBED),
+            )
+    # Its input is not documented; it stands here for the models that speak.
+    speech: dict[str, Any] = {"type": "object", "properties": {"prompt": {"type": "string"}}}
+    yield Model(
+        id="qwen/qwen-audio-3.0-tts-flash",
+        title="Qwen Audio 3.0 TTS Flash",
+        output="audio",
+        input=speech,
+        schema=msgspec.convert(speech, Schema),
+        listed=False,
+        described=False,
+    )
+
+
+MODELS: Mapping[str, Model] = {model.id: model for model in _models()}
 #: By path; `speak` stands for either path of the proxy's speech.
-BODIES: Mapping[str, Schema] = _load("bodies.json", dict[str, Schema])
+BODIES: Mapping[str, Schema] = msgspec.json.decode(
+    resources.files(__package__ or "").joinpath("bodies.json").read_bytes(), type=dict[str, Schema]
+)
 
 _MOTIONS = (
     ("f226ac67-43d3-4726-ad9c-132608bda8b3", "Eyes In"),
@@ -151,3 +180,18 @@ def platform_lists(media: str) -> dict[str, list[dict[str, Any]]]:
         "/v1/text2image/soul-styles": styles("Soul", 30),
         "/v1/text2image/soul-styles/v2": styles("Soul V2", 33),
     }
+
+
+def marketing_presets(media: str) -> list[dict[str, Any]]:
+    """The presets of the marketing studio, all of them made up."""
+    names = [f"{look} {n}" for look in ("Clean Studio", "Street", "Hero Shot") for n in range(1, 16)]
+    return [
+        {
+            "id": id,
+            "name": name,
+            "description": f"{name}, for a product",
+            "preview_url": f"{media}/templates/{id}.png",
+        }
+        for name in names
+        for id in [str(uuid.uuid5(uuid.NAMESPACE_URL, name))]
+    ]

@@ -10,7 +10,7 @@ import msgspec
 from multidict import CIMultiDictProxy
 
 Operation: TypeAlias = Literal[
-    "submit", "poll", "cancel", "delete", "catalogue", "estimate", "upload", "download", "other"
+    "submit", "poll", "cancel", "delete", "catalogue", "estimate", "usage", "upload", "download", "other"
 ]
 Surface: TypeAlias = Literal["proxy", "v1", "v2", "platform", "media"]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_UP, Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ._agents import Agents
-from ._catalogue import BODIES, MODELS, Model, platform_lists
+from ._catalogue import BODIES, MODELS, Model, marketing_presets, platform_lists
 from ._characters import CREDITS as TRAINING, Characters
 from ._exchange import Found, Received, Refused, Reply, Route, Surface, find, json_reply
 from ._media import size_of
@@ -47,6 +48,7 @@ _V1_KINDS: Mapping[str, tuple[Kind, str]] = {
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
 _SHORTEST_RETENTION, _LONGEST_RETENTION = 3_600, 604_800
 _MOST_SECONDS = 15.0
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def _detail(status: int, detail: object, headers: Mapping[str, str] | None = None) -> Reply:
@@ -97,6 +99,7 @@ class Platform:
         self._url = url
         self._media = storage.url
         self._lists = platform_lists(storage.url)
+        self._marketing = marketing_presets(storage.url)
         self.routes = (
             *(Route.to(f"POST {path}", "v1", "submit", self._submit_v1) for path in _V1_KINDS),
             *(Route.to(f"GET {path}", "v1", "catalogue", self._list) for path in self._lists),
@@ -108,6 +111,8 @@ class Platform:
             Route.to("DELETE /requests/{id}", "platform", "delete", self._delete),
             Route.to("POST /files/generate-upload-url", "platform", "upload", self._grant_upload),
             Route.to("GET /models", "platform", "catalogue", self._models),
+            Route.to("GET /models/usage", "platform", "usage", self._usage),
+            Route.to("GET /marketing-studio/image/presets", "platform", "catalogue", self._presets),
             Route.to("POST /estimate/{model_id:path}", "v2", "estimate", self._estimate),
             Route.to("POST /{model_id:path}", "v2", "submit", self._submit_v2),
         )
@@ -284,7 +289,7 @@ class Platform:
 
     def _estimate(self, received: Received, model_id: str) -> Reply:
         model, _, order = self._read(received, model_id)
-        if model.priced:
+        if model.described:
             text = f"{model.title} is billed by the second; see its page for prices."
             return json_reply({"type": "description", "pricing_description": text})
         dollars = (order.charge * _DOLLARS_PER_CREDIT).quantize(_ENOUGH, ROUND_UP)
@@ -301,9 +306,64 @@ class Platform:
                 "input_schema": model.input,
             }
             for model in MODELS.values()
-            if not model.unlisted
+            if model.listed
         ]
         return json_reply({"items": items})
+
+    def _presets(self, received: Received) -> Reply:
+        # The parameters are documented; what comes back is not, and is that of the proxy's lists here.
+        query = received.query
+        items = [item for item in self._marketing if query.get("search", "").lower() in item["name"].lower()]
+        size, begin = query.get("size", "20"), query.get("cursor", "0")
+        if not (size.isdecimal() and int(size) and begin.isdecimal()):
+            raise _invalid("query", "size", size, "whole numbers are required")
+        end = int(begin) + int(size)
+        cursor = str(end) if end < len(items) else None
+        return json_reply({"items": items[int(begin) : end], "total": len(items), "cursor": cursor})
+
+    def _usage(self, received: Received) -> Reply:
+        """What was charged and not given back, by day and model."""
+        query = received.query
+        if query.get("timeframe", "day") != "day":
+            raise _invalid("query", "timeframe", query["timeframe"], "'day' is required")
+        start, end = (self._day(query.get(name)) for name in ("start", "end"))
+        used: dict[str, Counter[str]] = {}
+        costs: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+        for one in self._account.generations.values():
+            begun = one.created.strftime("%Y-%m-%dT00:00:00Z")
+            if one.surface == "proxy" or one.refunded or not (start or one.created) <= one.created < (end or _NEVER):
+                continue
+            used.setdefault(begun, Counter())[one.name] += len(one.jobs)
+            costs[begun, one.name] += one.charged
+        # The fields are documented as far as their names go, and that numbers are strings.
+        series = [
+            {
+                "bucket": day,
+                "results": [
+                    {
+                        "model": name,
+                        "unit": "output",
+                        "quantity": str(count),
+                        "unit_price": str(costs[day, name] / (count or 1)),
+                        "cost": str(costs[day, name]),
+                        "auth_method": "api_key",
+                    }
+                    for name, count in sorted(models.items())
+                ],
+            }
+            for day, models in sorted(used.items())
+        ]
+        return json_reply({"time_series": series})
+
+    @staticmethod
+    def _day(text: str | None) -> datetime | None:
+        if text is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise _invalid("query", "start", text, "a date or a time is required") from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     # Shared
 

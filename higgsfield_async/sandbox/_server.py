@@ -29,7 +29,9 @@ HOST = "127.0.0.1"
 # Long enough to hand out an answer that is being written, short enough for a test suite.
 _CLOSING_SECONDS = 1.0
 
-OPERATIONS = frozenset({"submit", "poll", "cancel", "delete", "catalogue", "estimate", "upload", "download", "any"})
+OPERATIONS = frozenset(
+    {"submit", "poll", "cancel", "delete", "catalogue", "estimate", "usage", "upload", "download", "any"}
+)
 
 
 class Sandbox:
@@ -196,8 +198,8 @@ class Sandbox:
     def script(self, operation: str, *faults: Fault) -> None:
         """Queue faults: each coming request of this operation consumes one, in order.
 
-        ``operation`` is "submit", "poll", "cancel", "delete", "catalogue", "estimate", "upload" (the grant and the
-        PUT), "download" or "any".
+        ``operation`` is "submit", "poll", "cancel", "delete", "catalogue", "estimate", "usage", "upload" (the grant
+        and the PUT), "download" or "any".
 
         Raises:
             ValueError: If it is none of these.

@@ -84,12 +84,13 @@ async def test_pages(frozen: Any) -> None:
 
 async def test_faults_wait_for_their_operation(frozen: Any) -> None:
     sandbox = frozen.sandbox
-    operations = ["submit", "poll", "cancel", "delete", "catalogue", "estimate", "upload", "download"]
+    operations = ["submit", "poll", "cancel", "delete", "catalogue", "estimate", "usage", "upload", "download"]
     for number, operation in enumerate(operations):
         sandbox.script(operation, Fault.answer(520 + number))
     calls = [
         ("media", "GET", "/results/x/y.png"),
         ("v2", "POST", "/files/generate-upload-url"),
+        ("v2", "GET", "/models/usage"),
         ("v2", "POST", f"/estimate{SOUL}"),
         ("proxy", "GET", "/higgsfield/tpl/motions"),
         ("v2", "DELETE", "/requests/x"),

@@ -519,3 +519,33 @@ async def test_lists(frozen: Any, path: str) -> None:
         assert status == 200
         assert {"id", "name", "description", "preview_url"} <= set(items[0])
         assert len({item["id"] for item in items}) == len(items)
+
+
+# The marketing studio's presets, and usage
+
+
+async def test_the_presets_by_the_page(frozen: Any) -> None:
+    _, first = await frozen.json("v2", "GET", "/marketing-studio/image/presets?size=30")
+    _, second = await frozen.json("v2", "GET", f"/marketing-studio/image/presets?size=30&cursor={first['cursor']}")
+    assert (len(first["items"]), len(second["items"]), second["cursor"]) == (30, 15, None)
+    assert (await frozen.raw("media", "GET", first["items"][0]["preview_url"]))[0] == 200
+    for query in ("size=0", "size=x", "cursor=x"):
+        status, answer = await frozen.json("v2", "GET", f"/marketing-studio/image/presets?{query}")
+        assert (status, problems(answer)) == (422, [(["query", "size"], "value_error")])
+
+
+async def test_usage_is_what_was_charged_and_kept(frozen: Any) -> None:
+    frozen.sandbox.plan(Plan(queued=0, running=0, end="nsfw"), Plan(queued=0, running=0, outputs=0), DONE)
+    for _ in range(3):
+        await frozen.json("v2", "POST", SOUL, {"prompt": "x"})
+    video = {"model": "lite", "motion_id": "m", "prompt": "x", "image": ["https://a.b/c.png"]}
+    assert (await frozen.json("proxy", "POST", "/higgsfield/generate", video))[0] == 200
+    _, answer = await frozen.json("v2", "GET", "/models/usage?timeframe=day&start=2020-01-01&end=2999-01-01T00:00:00Z")
+    (day,) = answer["time_series"]
+    assert datetime.fromisoformat(day["bucket"]).tzinfo is not None
+    (row,) = day["results"]
+    assert (row["model"], row["quantity"], row["cost"]) == (SOUL.lstrip("/"), "1", "0.100")
+    _, answer = await frozen.json("v2", "GET", "/models/usage?start=2999-01-01")
+    assert answer == {"time_series": []}
+    for query in ("timeframe=year", "start=soon"):
+        assert (await frozen.json("v2", "GET", f"/models/usage?{query}"))[0] == 422

@@ -28,7 +28,9 @@ from higgsfield_async import (
     JobStatus,
     Keyframes,
     Limits,
+    MarketingPreset,
     Media,
+    Model,
     ModelRequest,
     Motion,
     PlatformTransport,
@@ -43,6 +45,7 @@ from higgsfield_async import (
     Transport,
     Upload,
     UploadError,
+    Usage,
     Voice,
     WaitTimeout,
     Webhook,
@@ -101,6 +104,10 @@ async def catalogues(hf: Higgsfield) -> None:
     async for voice in hf.voices():
         assert_type(voice, Voice)
     assert_type([style async for style in hf.soul_styles(version=2)], list[SoulStyle])
+    assert_type([model async for model in hf.models()], list[Model])
+    assert_type([look async for look in hf.marketing_presets(search="s", size=5)], list[MarketingPreset])
+    assert_type(await hf.usage(start=dt.date(2026, 1, 1), end=dt.datetime.now(dt.UTC)), list[Usage])
+    ModelRequest("higgsfield-ai/dop/turbo", {"prompt": "p"}, strict=True)
 
 
 async def characters_and_agents(hf: Higgsfield, path: Path) -> None:
