@@ -22,6 +22,7 @@ from higgsfield_async._domain import (
     Upload,
     Voice,
 )
+from higgsfield_async._downloads import MediaStream, Progress, Writer
 from higgsfield_async._errors import (
     ApiError,
     AuthenticationFailed,
@@ -117,6 +118,7 @@ __all__ = [
     "Limits",
     "MalformedResponse",
     "Media",
+    "MediaStream",
     "ModelRequest",
     "Motion",
     "NotCancelable",
@@ -126,6 +128,7 @@ __all__ = [
     "PermissionDenied",
     "PlatformTransport",
     "PollPolicy",
+    "Progress",
     "ProxyTransport",
     "RateLimited",
     "RetryPolicy",
@@ -148,6 +151,7 @@ __all__ = [
     "WaitTimeout",
     "Webhook",
     "WebhookError",
+    "Writer",
 ]
 
 # Tracebacks and reprs name what a user imports, not where it happens to be written. Not so the structs: msgspec reads
