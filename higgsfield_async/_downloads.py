@@ -422,14 +422,17 @@ async def _to_writer(
         except HiggsfieldError:
             raise
         except Exception as error:
-            # Whatever the writer made of it.
-            if stream.failure is not None:
-                raise stream.failure from stream.failure.__cause__
+            _check_whole(stream)
             msg = f"{name} could not be written: the writer failed with {type(error).__name__}."
             raise DownloadError(msg) from error
-        if stream.failure is not None:
-            raise stream.failure
+        _check_whole(stream)
         return written
+
+
+def _check_whole(stream: MediaStream) -> None:
+    """Raises what the stream raised, whatever a writer made of it."""
+    if stream.failure is not None:
+        raise stream.failure from stream.failure.__cause__
 
 
 async def save_media(

@@ -640,7 +640,7 @@ async def test_a_writer_that_fails(sandbox: Sandbox, client: Client) -> None:
             await task.save(refusing)
         assert caught.value.ref == other
         page = Reply(body=LONG, headers={})
-        for writer in (covering_up, swallowing):
+        for writer in (swallowing, covering_up):
             sandbox.script("download", Fault(accept=False, answer_with=page, cut="half"))
             with pytest.raises(DownloadError, match="cannot be taken up there"):
                 await task.save(writer)
@@ -708,3 +708,10 @@ def test_a_thread_that_comes_late_writes_nothing(tmp_path: Path) -> None:
     part.write([LONG], 0, tmp_path / "x.mp4")
     part.discard()
     assert not list(tmp_path.iterdir())
+
+
+async def test_a_session_that_was_closed(client: Client, tmp_path: Path) -> None:
+    async with aiohttp.ClientSession() as session, client(V2, session=session) as hf:
+        await session.close()
+        with pytest.raises(ClientClosed, match="was closed before"):
+            await hf.save(Media("http://127.0.0.1:1/x.mp4", "video"), tmp_path / "x.mp4")
