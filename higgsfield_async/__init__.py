@@ -25,6 +25,7 @@ from higgsfield_async._domain import (
     Usage,
     Voice,
 )
+from higgsfield_async._downloads import MediaStream, Progress, Writer
 from higgsfield_async._errors import (
     ApiError,
     ArgumentWarning,
@@ -123,6 +124,7 @@ __all__ = [
     "MalformedResponse",
     "MarketingPreset",
     "Media",
+    "MediaStream",
     "Model",
     "ModelRequest",
     "Motion",
@@ -133,6 +135,7 @@ __all__ = [
     "PermissionDenied",
     "PlatformTransport",
     "PollPolicy",
+    "Progress",
     "ProxyTransport",
     "RateLimited",
     "RetryPolicy",
@@ -156,6 +159,7 @@ __all__ = [
     "WaitTimeout",
     "Webhook",
     "WebhookError",
+    "Writer",
 ]
 
 # Tracebacks and reprs name what a user imports, not where it happens to be written. Not so the structs: msgspec reads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import importlib
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 import anyio
@@ -28,6 +30,7 @@ from higgsfield_async._domain import (
     JobSet,
     JobStatus,
     MarketingPreset,
+    Media,
     Model,
     Motion,
     Page,
@@ -37,6 +40,14 @@ from higgsfield_async._domain import (
     Upload,
     Usage,
     Voice,
+)
+from higgsfield_async._downloads import (
+    Destination,
+    MediaStream,
+    Progress,
+    checked_destination,
+    save_all,
+    save_media,
 )
 from higgsfield_async._errors import (
     ClientClosed,
@@ -87,7 +98,9 @@ class Higgsfield:
         retry: How often to try an exchange again.
         limits: Connections and time limits.
         session: A session of your own to use for every exchange, which is not closed. Its cookies, its default headers
-            and its connector are used as they are.
+            and its connector are used as they are, for results too, which lie on other hosts; credentials among them
+            follow no redirect. It looks names up by itself: that one leads inside is seen beforehand, unless it is
+            changed in between.
         trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY` and the like). It does not
             change a session of your own.
         allow_private: Whether addresses inside private networks, and on this machine, may be fetched from and sent to
@@ -119,6 +132,7 @@ class Higgsfield:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._flows: set[Flow] = set()
+        self._savings: set[asyncio.Task[JobSet]] = set()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -227,18 +241,21 @@ class Higgsfield:
         *,
         timeout: float | None = None,
         check: bool = True,
+        save: Destination | None = None,
         on_cancel: OnCancel = "detach",
         webhook: Webhook | None = None,
         expires_after: int | None = None,
         idempotency_key: str | None = None,
     ) -> JobSet:
-        """Submits a generation and waits for its end.
+        """Submits a generation and waits for its end, and until its files are safe where that is asked for.
 
         Args:
             request: What to make.
             timeout: Seconds for both together; None for the poll policy's deadline, `math.inf` for no end. A submit
                 that is under way is not cut short by it; one that was refused is not tried again after it.
             check: As for `GenerationTask.wait`.
+            save: Where to save what it made, as `GenerationTask.save` does: a directory, where each `Media.path` then
+                tells its file, or a writer. The timeout does not count it.
             on_cancel: As for `GenerationTask.wait`.
             webhook: As for `submit`.
             expires_after: As for `submit`.
@@ -250,15 +267,21 @@ class Higgsfield:
         began = time.monotonic()
         seconds = checked_seconds(timeout, self._poll)
         checked_on_cancel(on_cancel)
+        if save is not None:
+            checked_destination(save)
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
         task = await self._submits.submit(self._opened(), request, options, on_cancel=on_cancel, until=began + seconds)
         left = max(0.0, seconds - (time.monotonic() - began))
         try:
-            return await task.wait(left, check, on_cancel=on_cancel)
+            job_set = await task.wait(left, check, on_cancel=on_cancel)
+            if save is not None and job_set.status is JobStatus.COMPLETED:
+                _, job_set = await save_all(self._opened().engine, task.ref, job_set, save)
         except asyncio.CancelledError:
             # The caller has no handle: this line is all that is left of what was paid for.
             logger.warning("A run was cancelled after its submit: %s", task.ref.to_json())
             raise
+        else:
+            return job_set
 
     def task(self, ref: TaskRef | str) -> GenerationTask:
         """Picks up a generation that was submitted earlier, here or in another process. Sends nothing.
@@ -294,6 +317,7 @@ class Higgsfield:
         *,
         max_active: int = 100,
         timeout: float | None = None,
+        save: Destination | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         on_leave: OnCancel = "detach",
         webhook: Webhook | None = None,
@@ -316,6 +340,9 @@ class Higgsfield:
                 `Limits` and the account allow is kept to besides.
             timeout: Seconds for each generation, from its submit; None for the poll policy's deadline, `math.inf` for
                 no end. The outcome of a later one has a `WaitTimeout`.
+            save: Where to save what each one makes, as for `run`: its outcome comes when its files are safe. One that
+                cannot be saved has a `DownloadError`, and its `job_set`. The timeout does not count it. Leaving the
+                loop early ends what is being saved; its refs go to the log, as those of what was not taken.
             on_update: Called with what is known of a generation once it is submitted, at each change and at its end.
                 It must not block. What it raises ends the drawing, and is raised after what is under way.
             on_leave: What happens to the generations under way when the loop is left early: nothing (`"detach"`), or
@@ -331,6 +358,8 @@ class Higgsfield:
             msg = "max_active must be a whole number, 1 or more."
             raise ConfigurationError(msg)
         checked_on_cancel(on_leave)
+        if save is not None:
+            checked_destination(save)
         seconds, draw = checked_seconds(timeout, self._poll), drawing(requests)
         budget = checked_budget(budget, self._transport)
         options = SubmitOptions(webhook=webhook)
@@ -348,6 +377,7 @@ class Higgsfield:
                 seconds=seconds,
                 on_update=on_update,
                 cancel=self._submits.cancel_behind if on_leave == "cancel" else None,
+                save=None if save is None else functools.partial(self._begin_saving, save),
             )
             # While it draws, this keeps it alive, and closing the client ends it.
             self._flows.add(flow)
@@ -364,6 +394,7 @@ class Higgsfield:
         return_exceptions: Literal[False] = False,
         max_active: int = 100,
         timeout: float | None = None,
+        save: Destination | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
         budget: Budget | None = None,
@@ -377,6 +408,7 @@ class Higgsfield:
         return_exceptions: Literal[True],
         max_active: int = 100,
         timeout: float | None = None,
+        save: Destination | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
         budget: Budget | None = None,
@@ -389,6 +421,7 @@ class Higgsfield:
         return_exceptions: bool = False,
         max_active: int = 100,
         timeout: float | None = None,
+        save: Destination | None = None,
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
         budget: Budget | None = None,
@@ -402,6 +435,7 @@ class Higgsfield:
                 those that had ended go to the log, as warnings of `higgsfield_async.client`.
             max_active: As for `map`, and so the rest.
             timeout: As for `map`.
+            save: As for `map`.
             on_update: As for `map`.
             webhook: As for `submit`, for each of them.
             budget: As for `map`.
@@ -415,7 +449,13 @@ class Higgsfield:
         found: list[JobSet | HiggsfieldError | None] = [None] * len(wanted)
         refs: list[TaskRef] = []
         outcomes = self.map(
-            wanted, max_active=max_active, timeout=timeout, on_update=on_update, webhook=webhook, budget=budget
+            wanted,
+            max_active=max_active,
+            timeout=timeout,
+            save=save,
+            on_update=on_update,
+            webhook=webhook,
+            budget=budget,
         )
         async with outcomes:
             try:
@@ -587,6 +627,41 @@ class Higgsfield:
         """
         return self._listed(MarketingPreset, size, search)
 
+    async def save(
+        self, media: Media, path: str | os.PathLike[str], *, progress: Callable[[Progress], object] | None = None
+    ) -> Path:
+        """Saves one output, as `GenerationTask.save` saves all of them.
+
+        Args:
+            media: The output.
+            path: The file; one that is there is replaced. In a directory, or where it ends with a slash, the file has
+                a name of its own, from its address.
+            progress: Called with each piece that is saved. It must not block. What it raises ends the saving.
+
+        Returns:
+            The file.
+
+        Raises:
+            DownloadError: It could not be fetched or written, or is none.
+            ClientClosed: The client is closed, or was closed meanwhile.
+        """
+        return await save_media(self._opened().engine, media, path, progress)
+
+    def stream(self, media: Media) -> MediaStream:
+        """The bytes of one output, as they come, to be handed on: `StreamingResponse(hf.stream(media))`.
+
+        With `async with`, its `content_type` and `size` are known before the first byte is taken. Nothing is asked for
+        until it is begun. While it is open it takes one of the places of downloads: a quarter of
+        `Limits.max_connections`.
+
+        Args:
+            media: The output.
+
+        Raises:
+            ClientClosed: The client is closed.
+        """
+        return MediaStream(self._opened().engine, media)
+
     def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
         """The motions of either service.
 
@@ -656,6 +731,8 @@ class Higgsfield:
         for flow in self._flows:
             flow.end(ClientClosed("The client was closed while requests were drawn.", refused=True))
         self._submits.abandon()
+        for saving in self._savings:
+            saving.cancel()
         until = time.monotonic() + CLOSE_GRACE
         try:
             # Again and again: an abandoned submit that is answered may begin a cancel of what it made.
@@ -673,7 +750,7 @@ class Higgsfield:
                 await parts.engine.close()
 
     def _under_way(self) -> set[asyncio.Task[Any]]:
-        return {*self._submits.under_way, *(flow.drawer for flow in self._flows)}
+        return {*self._submits.under_way, *self._savings, *(flow.drawer for flow in self._flows)}
 
     def _opened(self) -> Parts:
         if self._closed:
@@ -708,3 +785,13 @@ class Higgsfield:
         if self._loop is not loop:
             msg = "This client was opened in another event loop, and nothing was sent: make one client for each loop."
             raise ClientClosed(msg)
+
+    def _begin_saving(self, to: Destination, ref: TaskRef, job_set: JobSet) -> asyncio.Task[JobSet]:
+        async def save() -> JobSet:
+            _, saved = await save_all(self._opened().engine, ref, job_set, to)
+            return saved
+
+        saving = asyncio.create_task(save(), name="higgsfield_async.save")
+        self._savings.add(saving)
+        saving.add_done_callback(self._savings.discard)
+        return saving

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -71,14 +72,17 @@ class Media(msgspec.Struct, frozen=True, gc=False):
         url: Where it lies. It may be signed: it is shown without its query.
         kind: What it is; `file` where it is none of the three others.
         variant: `raw` as it was made, or `min`, optimised by the service for showing.
+        path: Where it was saved on this machine, with `save=`; else None.
     """
 
     url: str
     kind: Literal["image", "video", "audio", "file"]
     variant: Literal["raw", "min"] = "raw"
+    path: Path | None = None
 
     def __repr__(self) -> str:
-        return f"Media({without_query(self.url)!r}, kind={self.kind!r}, variant={self.variant!r})"
+        saved = "" if self.path is None else f", path={str(self.path)!r}"
+        return f"Media({without_query(self.url)!r}, kind={self.kind!r}, variant={self.variant!r}{saved})"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.metadata
 import io
 import logging
 import random
+import re
+import socket
 import time
-import uuid
-from collections.abc import Callable, Coroutine
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
+import anyio.to_thread
 import backoff
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from higgsfield_async._addresses import is_inside, is_inside_host
 from higgsfield_async._content import Content
 from higgsfield_async._domain import without_query
 from higgsfield_async._errors import (
@@ -42,7 +48,12 @@ USER_AGENT = f"higgsfield-async/{importlib.metadata.version('higgsfield-async')}
 
 # Far above any answer of JSON; it keeps a stream without end from filling the memory.
 LONGEST_ANSWER = 64 * 1024 * 1024
-_CHUNK = 256 * 1024
+# How many redirects of a file are followed.
+REDIRECTS = 5
+# How many threads write files at once: each that is ready to run takes its share of the processor from the event loop.
+WRITERS = 4
+# So much of a file is read from its connection before it is taken: less stops and starts the reading all the time.
+_READ_BUFFER = 256 * 1024
 
 
 class HttpEngine:
@@ -59,7 +70,7 @@ class HttpEngine:
     ) -> None:
         self._allow_private = allow_private
         self._retry = retry
-        self._limits = limits
+        self.limits = self._limits = limits
         self.pace = Pace(limits, retry, random.random)
         self._longest = limits.connect + limits.first_byte + limits.read
         self._timeout = aiohttp.ClientTimeout(
@@ -74,12 +85,25 @@ class HttpEngine:
         # The whole of a file has a limit of its own.
         self._fetching = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.first_byte)
         self._owned = session is None
-        self._session = session or self._make_session(trust_env=trust_env, force_close=False)
+        self._trust_env = trust_env
+        self._session = session or self._make_session(trust_env=trust_env)
         self._fresh = session or self._make_session(trust_env=trust_env, force_close=True)
+        # For addresses that somebody else names: what their names lead to is looked at as the connection is made.
+        self._outward = self._session
+        self._resolver: _Outward | None = None
+        if session is None and not allow_private:
+            self._resolver = _Outward()
+            self._outward = self._make_session(trust_env=False, resolver=self._resolver)
+        self._bodies: set[Body] = set()
+        self.disk = anyio.CapacityLimiter(WRITERS)
 
-    def _make_session(self, *, trust_env: bool, force_close: bool) -> aiohttp.ClientSession:
+    def _make_session(
+        self, *, trust_env: bool, force_close: bool = False, resolver: AbstractResolver | None = None
+    ) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._limits.max_connections, force_close=force_close),
+            connector=aiohttp.TCPConnector(
+                limit=self._limits.max_connections, force_close=force_close, resolver=resolver
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=trust_env,
             middlewares=(_once,),
@@ -88,11 +112,16 @@ class HttpEngine:
     async def close(self) -> None:
         """Closes the connections, unless the session is the user's own."""
         self.pace.close()
+        for body in list(self._bodies):
+            body.end()
         if self._owned:
             try:
                 await self._session.close()
             finally:
+                await self._outward.close()
                 await self._fresh.close()
+                if self._resolver is not None:
+                    await self._resolver.close()
 
     async def send(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and again where that is safe and may help.
@@ -121,15 +150,21 @@ class HttpEngine:
             return not may_repeat(call, error) or time.monotonic() + pause >= ticket.waits_until
 
         try:
-            return await self._retrying(attempt, give_up)
+            return await self.retrying(attempt, give_up)
         except HiggsfieldError as error:
             if call.submits:
                 error.charged = "unknown" if ticket.doubtful else "no"
             raise
 
-    async def _retrying(
+    async def retrying(
         self, attempt: Callable[[], Coroutine[object, object, T]], give_up: Callable[[Any, float], bool]
     ) -> T:
+        """Makes an attempt, and again as the policy has it.
+
+        Args:
+            attempt: What to do; it raises one of our errors where it fails.
+            give_up: Whether it is of no use after this error, with so many seconds to wait first.
+        """
         failures = 0
         pause = 0.0
 
@@ -236,69 +271,102 @@ class HttpEngine:
             return MalformedResponse(msg, status=error.status, body=b"")
         return ConnectionFailed(f"{name} failed in the session with {type(error).__name__}.", transient=True)
 
-    async def download(self, url: str, path: Path) -> Path:
-        """Writes what lies at an address to a file: a temporary one beside it, renamed when it is whole.
+    async def fetch(self, url: str, headers: Mapping[str, str]) -> Body:
+        """Asks for what lies at an address, in the place that the caller holds. No key of ours is sent.
 
-        No key is sent, so that redirects may be followed.
+        Redirects are followed, up to 5 of them: to https alone, unless the service itself is inside.
+
+        Args:
+            url: The address.
+            headers: What to ask with.
 
         Returns:
-            The file.
+            The answer, whatever its status, to be closed by the caller.
 
         Raises:
-            DownloadError: It could not be fetched or written; there is no file then.
+            DownloadError: There was no answer, or it may not be asked for.
+            ClientClosed: The client or its session is closed.
         """
-
-        async def attempt() -> Path:
-            return await self._download_once(url, path)
-
-        return await self._retrying(attempt, lambda error, _: not error.transient)
-
-    async def _download_once(self, url: str, path: Path) -> Path:
-        shown = without_query(url)
-        part = anyio.Path(path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.part"))
+        if self._session.closed:
+            raise ClientClosed(f"The client was closed before {without_query(url)} was fetched.")
+        # Ranges are counted in bytes of the file, not of what it is packed into for the way.
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         try:
-            if self._session.closed:
-                raise ClientClosed(f"The client was closed before {shown} was fetched.")
-            era = await self.pace.enter("download")
-            try:
-                with anyio.move_on_after(self._limits.download):
-                    await self._fetch(url, part)
-                    await part.replace(path)
-                    return path
-            finally:
-                self.pace.leave("download", era)
-            msg = f"{shown} was not fetched within {self._limits.download:g} s."
-            raise DownloadError(msg, transient=True)
-        except aiohttp.ClientResponseError as error:
-            passing = error.status in (408, 425, 429) or error.status >= 500
-            msg = f"{shown} answered with HTTP {error.status}."
-            raise DownloadError(msg, status=error.status, transient=passing) from None
-        except (ValueError, aiohttp.NonHttpUrlClientError):
-            msg = f"{shown} is not an address that can be fetched."
-            raise DownloadError(msg) from None
-        except aiohttp.ClientError as error:
-            msg = f"{shown} could not be fetched whole ({type(error).__name__})."
-            raise DownloadError(msg, transient=True) from error
-        except OSError as error:
-            msg = f"{path} could not be written: {error.strerror or type(error).__name__}."
-            raise DownloadError(msg) from error
-        finally:
-            with anyio.CancelScope(shield=True):
-                await part.unlink(missing_ok=True)
+            address = _address(url)
+            for _ in range(REDIRECTS + 1):
+                answer = await self._ask(address, headers)
+                location = answer.headers.get("location")
+                if answer.status not in (301, 302, 303, 307, 308) or location is None:
+                    body = Body(answer, without_query(url), self._bodies)
+                    self._bodies.add(body)
+                    return body
+                answer.close()
+                address = self._redirected(address, address.join(_address(location)))
+            failure, cause = DownloadError(f"{without_query(url)} redirects more than {REDIRECTS} times."), None
+        except HiggsfieldError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as in `exchange`
+            failure, cause = _not_fetched(error, without_query(url)), _without_headers(error)
+        # Without what names the whole address, signature and all.
+        raise failure from (cause if isinstance(cause, (OSError, aiohttp.ClientPayloadError)) else None)
 
-    async def _fetch(self, url: str, part: anyio.Path) -> None:
-        async with (
-            self._session.get(
-                URL(url),
-                headers={"User-Agent": USER_AGENT},
-                timeout=self._fetching,
-                raise_for_status=True,
-                max_redirects=5,
-            ) as response,
-            await anyio.open_file(part, "wb") as file,
+    async def _ask(self, address: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError(address.scheme)
+        session, proxy = self._session, None
+        if not self._allow_private:
+            if is_inside(str(address)):
+                raise _led_inside(without_query(str(address)))
+            if not self._owned:
+                await self._look_up(address)
+            elif (proxy := await self._proxy_for(address)) is None:
+                session = self._outward
+        return await session.get(
+            address,
+            headers=headers,
+            proxy=proxy,
+            timeout=self._fetching,
+            allow_redirects=False,
+            raise_for_status=False,
+            read_bufsize=_READ_BUFFER,
+        )
+
+    def _redirected(self, before: URL, after: URL) -> URL:
+        shown = without_query(str(after))
+        if after.scheme != "https" and (before.scheme == "https" or not self._allow_private):
+            raise DownloadError(
+                f"{without_query(str(before))} redirects to {shown}, which is not followed: it is no https."
+            )
+        session = self._session
+        if (
+            not self._owned
+            and before.origin() != after.origin()
+            and (session.auth or "Authorization" in session.headers)
         ):
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                await file.write(chunk)
+            msg = f"{without_query(str(before))} redirects to {shown}: not followed, for the session's own credentials."
+            raise DownloadError(msg)
+        return after
+
+    async def _proxy_for(self, address: URL) -> URL | None:
+        """The proxy that the environment names for an address. It alone looks the name up then."""
+        if not self._trust_env:
+            return None
+
+        def find() -> str | None:
+            return None if proxy_bypass(address.host or "") else getproxies().get(address.scheme)
+
+        # On some systems that asks the network.
+        found = await anyio.to_thread.run_sync(find)
+        return None if found is None else URL(found)
+
+    async def _look_up(self, address: URL) -> None:
+        """Refuses a name that leads inside, for a session whose own look-up nobody sees."""
+        loop = asyncio.get_running_loop()
+        # Where it is not found, the session's proxy may find it.
+        with contextlib.suppress(OSError):
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            if any(is_inside_host(str(entry[4][0])) for entry in found):
+                raise _led_inside(without_query(str(address)))
 
     async def upload(self, call: Call[Grant[T]], content: Content) -> T:
         """Puts a file where the service gives leave to, and again from the start, with new leave, where that may help.
@@ -311,7 +379,7 @@ class HttpEngine:
         async def attempt() -> T:
             return await self._put(await self.send(call), content)
 
-        return await self._retrying(attempt, lambda error, _: not (isinstance(error, UploadError) and error.transient))
+        return await self.retrying(attempt, lambda error, _: not (isinstance(error, UploadError) and error.transient))
 
     async def _put(self, grant: Grant[T], content: Content) -> T:
         request = grant.request
@@ -346,6 +414,93 @@ class HttpEngine:
             raise failure
         # Without its cause: aiohttp names the whole address in it, signature and all.
         raise UploadError(str(failure), transient=failure.transient)
+
+
+class Body:
+    """The answer of an address that a file lies at, as it comes.
+
+    Attributes:
+        status: Its HTTP status.
+        headers: Its headers, to be looked up in lower case.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, shown: str, among: set[Body]) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._shown = shown
+        self._among = among
+        self._ended = False
+
+    async def read(self) -> bytes:
+        """The next bytes of it, however many have come; none after the last.
+
+        Raises:
+            DownloadError: It was cut.
+            ClientClosed: The client was closed.
+        """
+        try:
+            return await self._response.content.readany()
+        except Exception as error:  # noqa: BLE001  # as in `exchange`
+            failure: HiggsfieldError = _not_fetched(error, self._shown)
+            if self._ended:
+                failure = ClientClosed(f"The client was closed while {self._shown} was fetched.")
+            cause = _without_headers(error)
+        raise failure from cause
+
+    def end(self) -> None:
+        """Closes it, as the client is closed: who reads is told."""
+        self._ended = True
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection, unless all of it was read: then it is kept."""
+        self._among.discard(self)
+        self._response.close()
+
+
+class _LedInside(OSError):
+    """A name leads to an address inside."""
+
+
+class _Outward(AbstractResolver):
+    """Looks names up, and finds no address inside: at the moment of connecting, so that none can change after it."""
+
+    def __init__(self) -> None:
+        self._resolver = aiohttp.DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        if any(is_inside_host(each["host"]) for each in found):
+            raise _LedInside
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _address(url: str) -> URL:
+    # What may be signed is left as it is, character for character.
+    return URL(url, encoded=re.fullmatch(r"[\x21-\x7e]*", url, re.ASCII) is not None)
+
+
+def _led_inside(shown: str) -> DownloadError:
+    msg = (
+        f"{shown} leads inside a private network, so that nothing was fetched from it. "
+        "If that is meant, open the client with allow_private=True."
+    )
+    return DownloadError(msg)
+
+
+def _not_fetched(error: Exception, shown: str) -> DownloadError:
+    if isinstance(getattr(error, "os_error", None), _LedInside):
+        return _led_inside(shown)
+    if isinstance(error, (ValueError, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
+        return DownloadError(f"{shown} is not an address that can be fetched.")
+    trusted = not isinstance(error, aiohttp.ClientConnectorCertificateError)
+    return DownloadError(f"{shown} could not be fetched whole ({type(error).__name__}).", transient=trusted)
 
 
 # What can break on the way to an answer; the first row that matches counts. `refused`: nothing can have arrived.

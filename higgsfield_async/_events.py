@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -22,13 +23,27 @@ from higgsfield_async._task import GenerationTask
 from higgsfield_async._tracker import Tracked
 
 
+class Output(Struct, frozen=True):
+    """One file that a job made, as it is told to others.
+
+    Attributes:
+        url: Where it lies.
+        kind: What it is; `file` where it is none of the three others.
+        variant: `raw` as it was made, or `min`, optimised by the service for showing.
+    """
+
+    url: str
+    kind: Literal["image", "video", "audio", "file"]
+    variant: Literal["raw", "min"]
+
+
 class JobState(Struct, frozen=True, kw_only=True):
     """One job of a generation, as it is told to others."""
 
     id: str
     status: JobStatus
     reason: str | None
-    outputs: tuple[Media, ...]
+    outputs: tuple[Output, ...]
 
 
 class GenerationState(Struct, frozen=True, kw_only=True):
@@ -55,7 +70,7 @@ class GenerationState(Struct, frozen=True, kw_only=True):
     created_at: datetime
     charged: Charged
     reason: str | None
-    outputs: tuple[Media, ...]
+    outputs: tuple[Output, ...]
     jobs: tuple[JobState, ...]
 
 
@@ -64,6 +79,10 @@ def state_of(task: GenerationTask) -> GenerationState:
     ref = task.ref
     job_set = task.job_set or JobSet(id=ref.id)
     status = task.status
+    jobs = tuple(
+        JobState(id=job.id, status=job.status, reason=job.reason, outputs=tuple(map(_told, job.outputs)))
+        for job in job_set.jobs
+    )
     return GenerationState(
         ref=ref.short,
         id=ref.id,
@@ -73,11 +92,14 @@ def state_of(task: GenerationTask) -> GenerationState:
         created_at=ref.created_at,
         charged=job_set.charged if job_set.jobs else "unknown",
         reason=job_set.reason,
-        outputs=job_set.outputs,
-        jobs=tuple(
-            JobState(id=job.id, status=job.status, reason=job.reason, outputs=job.outputs) for job in job_set.jobs
-        ),
+        outputs=tuple(output for job in jobs for output in job.outputs),
+        jobs=jobs,
     )
+
+
+def _told(media: Media) -> Output:
+    # Not where it was saved: that is nobody's business.
+    return Output(media.url, media.kind, media.variant)
 
 
 def _record(task: GenerationTask) -> Tracked:

@@ -13,12 +13,14 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from higgsfield_async._domain import JobSet, TaskRef
 from higgsfield_async._errors import (
     AuthenticationFailed,
     BudgetExceeded,
     ClientClosed,
+    DownloadError,
     HiggsfieldError,
     InsufficientCredits,
     SubmissionUnknown,
@@ -136,6 +138,8 @@ class Flow:
         seconds: How long a generation is waited for.
         on_update: Told of each change.
         cancel: What is done with what is still open when this is stopped.
+        save: Begins to save what a generation made; its outcome waits for that. It ends with the job set that knows the
+            files. None where nothing is saved.
     """
 
     def __init__(
@@ -149,6 +153,7 @@ class Flow:
         seconds: float,
         on_update: Callable[[Outcome], object] | None,
         cancel: Callable[[GenerationTask], object] | None,
+        save: Callable[[TaskRef, JobSet], asyncio.Task[JobSet]] | None = None,
     ) -> None:
         self._draw = draw
         self._submit = submit
@@ -158,6 +163,9 @@ class Flow:
         self._seconds = seconds
         self._on_update = on_update
         self._cancel = cancel
+        self._save = save
+        self._savings: dict[asyncio.Task[JobSet], _Followed] = {}
+        self._left: set[asyncio.Task[JobSet]] = set()
         self._loop = asyncio.get_running_loop()
         self._drawn = 0
         self._held = 0
@@ -175,7 +183,7 @@ class Flow:
     async def next(self) -> Outcome | None:
         """The next outcome, or None when there will be none any more."""
         while not self._finished:
-            if self.drawer.done() and not self._submits and not self._followed:
+            if self.drawer.done() and not (self._submits or self._followed or self._savings):
                 return None
             self._news.clear()
             await self._news.wait()
@@ -186,7 +194,7 @@ class Flow:
     async def stop(self) -> None:
         """Lets go of everything, and waits until nothing of this is left."""
         self._let_go()
-        if left := {task for task in (self.drawer, *self._submits) if not task.done()}:
+        if left := {task for task in (self.drawer, *self._submits, *self._left) if not task.done()}:
             await asyncio.wait(left)
 
     def abandon(self) -> None:
@@ -210,6 +218,11 @@ class Flow:
                 self._cancel(followed.task)
         self._followed.clear()
         # Ended, so that `open_tasks()` has them not: these lines are all that is left of what was paid for.
+        for saving, followed in self._savings.items():
+            saving.cancel()
+            logger.warning("An outcome was not taken: %s", followed.tracked.ref.to_json())
+        self._left |= self._savings.keys()
+        self._savings.clear()
         for outcome in self._finished:
             if outcome.ref is not None:
                 logger.warning("An outcome was not taken: %s", outcome.ref.to_json())
@@ -306,7 +319,30 @@ class Flow:
         """Makes an outcome of a generation."""
         self._forget(followed)
         del self._followed[followed.index]
-        self._finish(followed.outcome(error))
+        made = followed.tracked.job_set
+        if error is None and made is not None and self._save is not None:
+            saving = self._save(followed.tracked.ref, made)
+            self._savings[saving] = followed
+            saving.add_done_callback(self._saved)
+        else:
+            self._finish(followed.outcome(error))
+
+    def _saved(self, saving: asyncio.Task[JobSet]) -> None:
+        followed = self._savings.pop(saving, None)
+        if followed is None:
+            self._left.discard(saving)
+            return
+        outcome = followed.outcome(None)
+        if saving.cancelled():
+            outcome = replace(outcome, error=_unsaved(followed.tracked, None))
+        elif (error := saving.exception()) is None:
+            outcome = replace(outcome, job_set=saving.result())
+        else:
+            if not isinstance(error, HiggsfieldError):
+                self.end(error)
+                error = _unsaved(followed.tracked, error)
+            outcome = replace(outcome, error=error)
+        self._finish(outcome)
 
     def _forget(self, followed: _Followed) -> None:
         self._tracker.forget(followed.tracked, followed)
@@ -354,6 +390,20 @@ class _Followed:
         """What is known of it."""
         tracked = self.tracked
         return Outcome(index=self.index, request=self.request, ref=tracked.ref, job_set=tracked.job_set, error=error)
+
+
+def _unsaved(tracked: Tracked, cause: BaseException | None) -> HiggsfieldError:
+    ref, charged = tracked.ref, tracked.job_set.charged if tracked.job_set else "unknown"
+    later = "The service keeps the results for some days: pick it up by its ref, and save it."
+    if cause is None:
+        return ClientClosed(
+            f"The client was closed while generation {ref.id} was saved. {later}", ref=ref, charged=charged
+        )
+    error = DownloadError(
+        f"Generation {ref.id} was not saved ({type(cause).__name__}). {later}", ref=ref, charged=charged
+    )
+    error.__cause__ = cause
+    return error
 
 
 def drawing(requests: Requests) -> Draw:

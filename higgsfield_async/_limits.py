@@ -27,8 +27,10 @@ class Limits(Struct, frozen=True, kw_only=True):
         connect: How long a connection may take to be made, in seconds, TLS included.
         first_byte: How long the service may be silent after that, in seconds.
         read: How long the rest of an answer may take, in seconds.
-        download: How long one result may take to be fetched, in seconds.
+        download: How long one result may be waited for, all tries together, in seconds. Neither the wait for a place
+            counts, nor what is done with each piece.
         upload: How long one file may take to be sent, in seconds.
+        largest: How many bytes a result may have; 4 GiB by default.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -44,11 +46,12 @@ class Limits(Struct, frozen=True, kw_only=True):
     read: float = 60.0
     download: float = 600.0
     upload: float = 600.0
+    largest: int = 4 * 1024**3
 
     def __post_init__(self) -> None:
-        counts = (self.burst, self.max_connections, 1 if self.max_active is None else self.max_active)
+        counts = (self.burst, self.max_connections, self.largest, 1 if self.max_active is None else self.max_active)
         if not all(count >= 1 and count % 1 == 0 for count in counts) or not self.patience >= 0:
-            msg = "Limits needs whole numbers >= 1 for max_active, burst and max_connections, and patience >= 0."
+            msg = "Limits needs whole numbers >= 1 for max_active, burst, max_connections and largest, patience >= 0."
             raise ConfigurationError(msg)
         rate = 1.0 if self.requests_per_second is None else self.requests_per_second
         times = (self.connect, self.first_byte, self.read, self.download, self.upload)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import time
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, overload
 
 import anyio
 
-from higgsfield_async._domain import JobSet, JobStatus, Media, TaskRef, suffix_of
+from higgsfield_async._domain import JobSet, JobStatus, TaskRef
+from higgsfield_async._downloads import Progress, Variant, Writer, checked_destination, checked_variant, save_all
 from higgsfield_async._errors import (
     Charged,
     ConfigurationError,
     ContentRejected,
-    DownloadError,
     GenerationCanceled,
     GenerationError,
     GenerationFailed,
@@ -34,6 +33,8 @@ from higgsfield_async._transports import Transport
 
 if TYPE_CHECKING:
     from higgsfield_async._engine import HttpEngine
+
+T = TypeVar("T")
 
 logger = logging.getLogger("higgsfield_async.task")
 
@@ -175,29 +176,56 @@ class GenerationTask:
         with _about(self.ref):
             await self._parts.engine.send(self._parts.transport.delete(self.ref))
 
-    async def save(self, directory: str | os.PathLike[str]) -> list[Path]:
-        """Waits for its end and writes every output, as it was made, to a directory.
+    @overload
+    async def save(
+        self,
+        to: str | os.PathLike[str],
+        *,
+        variant: Variant = "raw",
+        progress: Callable[[Progress], object] | None = None,
+    ) -> list[Path]: ...
 
-        A file appears when it is whole. One of the same generation that is already there is replaced.
+    @overload
+    async def save(
+        self, to: Writer[T], *, variant: Variant = "raw", progress: Callable[[Progress], object] | None = None
+    ) -> list[T]: ...
+
+    async def save(
+        self,
+        to: str | os.PathLike[str] | Writer[T],
+        *,
+        variant: Variant = "raw",
+        progress: Callable[[Progress], object] | None = None,
+    ) -> list[Path] | list[T]:
+        """Waits for its end and saves every output, several at once.
+
+        In a directory, a file appears when it is whole, under the generation's id; one that is already there is
+        replaced. It is written beside its place and renamed, and not forced to the disk: what a power cut takes lies
+        at the service yet. What breaks off on the way is taken up where it did, if the service allows it; what came is
+        checked against the length that was announced, and against what the first bytes of a file can be.
+
+        Where one output cannot be saved, the others are saved all the same, and then its error is raised.
+
+        Args:
+            to: A directory, which is made if there is none; or a writer, called for each output with a name that is
+                safe for a file and an async iterator of its pieces.
+            variant: `raw` as it was made, or `min`, as the service optimised it; of a job that has none such, all it
+                has.
+            progress: Called with each piece that is saved. It must not block. What it raises ends the saving.
 
         Returns:
-            The files, in the order of the outputs.
+            The files, or what the writer returned, in the order of the outputs.
 
         Raises:
-            DownloadError: A file could not be fetched or written.
+            DownloadError: An output could not be fetched or written, or is none; it has the `ref`.
+            ConfigurationError: `to` or `variant` is none.
             HiggsfieldError: As `wait` does.
         """
+        checked_destination(to)
+        checked_variant(variant)
         job_set = await self.wait()
-        chosen = [media for job in job_set.jobs for media in _as_made(job.outputs)]
-        with _about(self.ref, job_set.charged):
-            try:
-                await anyio.Path(directory).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                msg = f"{os.fspath(directory)} could not be made: {error.strerror}."
-                raise DownloadError(msg) from error
-            paths = [Path(directory) / name for name in _file_names(job_set.id, chosen)]
-            download = self._parts.engine.download
-            return [await download(media.url, path) for media, path in zip(chosen, paths, strict=True)]
+        found, _ = await save_all(self._parts.engine, self.ref, job_set, to, variant=variant, progress=progress)
+        return cast("list[T]", found)
 
 
 def checked_seconds(timeout: object, poll: PollPolicy) -> float:
@@ -306,18 +334,3 @@ def failure(job_set: JobSet, ref: TaskRef) -> GenerationError | None:
     reason = f": {job_set.reason.rstrip('.')}" if job_set.reason else ""
     msg = f"Generation {job_set.id} {words}{reason}. {_MONEY[job_set.charged]}"
     return kind(msg, job_set=job_set, ref=ref, charged=job_set.charged)
-
-
-def _as_made(outputs: tuple[Media, ...]) -> tuple[Media, ...]:
-    return tuple(media for media in outputs if media.variant == "raw") or outputs
-
-
-_USUAL_SUFFIX: Mapping[str, str] = {"image": ".png", "video": ".mp4", "audio": ".wav", "file": ".bin"}
-
-
-def _file_names(identifier: str, outputs: list[Media]) -> list[str]:
-    """A name for each output: the generation's id, numbered where there are several, safe whatever the id is."""
-    stem = re.sub(r"[^A-Za-z0-9_-]", "_", identifier)[:80]
-    numbers = [""] if len(outputs) == 1 else [f"-{number}" for number in range(1, len(outputs) + 1)]
-    suffixes = [suffix_of(media.url) or _USUAL_SUFFIX[media.kind] for media in outputs]
-    return [stem + number + suffix for number, suffix in zip(numbers, suffixes, strict=True)]

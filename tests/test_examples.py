@@ -25,7 +25,16 @@ SERVERS = {
     "starlette_app.py": ("uvicorn", "--port={port}", "--app-dir={folder}", "starlette_app:app"),
     "aiohttp_app.py": ("aiohttp.web", "-H127.0.0.1", "-P{port}", "aiohttp_app:application"),
 }
-SMALL = {"character.py", "errors.py", "many.py", "pick_up_later.py", "platform_v1_v2.py", "proxy.py", *SERVERS}
+SMALL = {
+    "character.py",
+    "errors.py",
+    "many.py",
+    "pick_up_later.py",
+    "platform_v1_v2.py",
+    "proxy.py",
+    "saving.py",
+    *SERVERS,
+}
 NAMES = ["video lite", "video standard", "video turbo", "speech", "ad", "keyframes (v1)", "dop/turbo (v2)"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="a terminal's ways")
 
@@ -87,6 +96,14 @@ def test_many(sandbox: Sandbox, tmp_path: Path) -> None:
     lines = run("many.py", env=environment(sandbox), cwd=tmp_path).stdout.splitlines()
     assert lines[-1] == "30 done, 0 failed"
     assert {line.split()[1] for line in lines[:-1]} == set(sandbox.generations)
+
+
+def test_saving(sandbox: Sandbox, tmp_path: Path) -> None:
+    lines = run("saving.py", env=environment(sandbox), cwd=tmp_path).stdout.splitlines()
+    saved = {Path(line.removeprefix("saved ")) for line in lines[:-1]}
+    assert saved == {path.relative_to(tmp_path) for path in (tmp_path / "results").iterdir()}
+    assert len(saved) == 10
+    assert re.fullmatch(r"put store://[0-9a-f-]{36}\.png", lines[-1])
 
 
 def test_proxy(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import mimetypes
 import re
 import uuid
 from collections.abc import Callable
+from email.utils import format_datetime
 from pathlib import PurePosixPath
 
 import msgspec
@@ -78,18 +80,26 @@ class Storage:
         return route.handler(received, **arguments)
 
     def finish(self, received: Received, reply: Reply) -> Reply:
-        """The part asked for with ``Range``, where the file allows parts."""
+        """The part asked for with ``Range``, where the file allows parts; each has an ``ETag``, of its content."""
+        body = reply.body
+        if not isinstance(body, bytes) or "Accept-Ranges" not in reply.headers:
+            return reply
+        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        reply = msgspec.structs.replace(reply, headers={"ETag": tag, **reply.headers})
         match = _RANGE.fullmatch(received.headers.get("Range", ""))
-        if match is None or not isinstance(reply.body, bytes) or "Accept-Ranges" not in reply.headers:
+        if match is None:
+            return reply
+        condition = received.headers.get("If-Range")
+        if condition is not None and condition not in (reply.headers.get("ETag"), reply.headers.get("Last-Modified")):
             return reply
         first, last = match.groups()
-        length = len(reply.body)
+        length = len(body)
         start = int(first) if first else max(0, length - int(last or 0))
         stop = min(int(last) + 1, length) if first and last else length
         if start >= stop:
             return Reply(status=416, headers={"Content-Range": f"bytes */{length}"})
         headers = {**reply.headers, "Content-Range": f"bytes {start}-{stop - 1}/{length}"}
-        return Reply(status=206, body=reply.body[start:stop], headers=headers)
+        return Reply(status=206, body=body[start:stop], headers=headers)
 
     def grant_plain(self, content_type: str) -> tuple[str, str, str]:
         """A presigned address that signs nothing but the type: the file's name, where to put it, and where it is."""
@@ -148,7 +158,9 @@ class Storage:
         width, height = generation.order.size
         if job != path.stem:
             width, height = max(2, width // 2), max(2, height // 2)
-        return _rendered(path.suffix, path.stem, (width, height), generation.order.seconds)
+        reply = _rendered(path.suffix, path.stem, (width, height), generation.order.seconds)
+        made = {"Last-Modified": format_datetime(generation.created, usegmt=True), **reply.headers}
+        return msgspec.structs.replace(reply, headers=made)
 
     def _template(self, received: Received, name: str) -> Reply:
         path = PurePosixPath(name)

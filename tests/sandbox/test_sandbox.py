@@ -222,3 +222,24 @@ def test_the_command(number: signal.Signals) -> None:
         assert get(f"{lines[1][1]}/models", f"Key {exports['HF_KEY']}")[0] == 200
         process.send_signal(number)
         assert process.wait(timeout=10) == 0
+
+
+def test_a_part_is_given_of_the_same_file_alone() -> None:
+    with Sandbox(speed=1000) as sandbox:
+        address = urlsplit(sandbox.media_url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port)
+
+        def ask(method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, "/templates/cat.png", headers=sent)
+            response = connection.getresponse()
+            return response.status, dict(response.headers), response.read()
+
+        status, headers, whole = ask()
+        assert status == 200
+        tag = headers["ETag"]
+        assert ask("HEAD")[1]["ETag"] == tag
+        assert ask(Range="bytes=5-", If_Range=tag)[0::2] == (206, whole[5:])
+        assert ask(Range="bytes=5-", If_Range='"another"')[0::2] == (200, whole)
+        assert ask(Range=f"bytes={len(whole)}-", If_Range=tag)[0] == 416
+        connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import assert_type
@@ -30,6 +31,7 @@ from higgsfield_async import (
     Limits,
     MarketingPreset,
     Media,
+    MediaStream,
     Model,
     ModelRequest,
     Motion,
@@ -52,6 +54,10 @@ from higgsfield_async import (
 )
 
 
+async def put(name: str, pieces: AsyncIterator[bytes]) -> int:
+    return len(name) + sum([len(piece) async for piece in pieces])
+
+
 async def one_generation(hf: Higgsfield, ref: TaskRef) -> None:
     task = await hf.submit(
         ImageToVideo(model="turbo", motion_id="m", prompt="p", images=["https://example.com/cat.jpg"], seed=7)
@@ -69,6 +75,18 @@ async def one_generation(hf: Higgsfield, ref: TaskRef) -> None:
     assert_type(done.created_at, dt.datetime | None)
     assert_type(await task.refresh(), JobSet)
     assert_type(await task.save("directory"), list[Path])
+    assert_type(await task.save(Path("directory"), variant="min"), list[Path])
+    assert_type(await task.save(put, progress=lambda told: told.received > 0), list[int])
+    assert_type(await hf.run(Keyframes(prompt="p"), save=put), JobSet)
+    assert_type(await hf.gather([Keyframes(prompt="p")], save="directory"), list[JobSet])
+    for media in done.outputs:
+        assert_type(media.path, Path | None)
+        assert_type(await hf.save(media, "directory/x.mp4"), Path)
+        async with hf.stream(media) as stream:
+            assert_type(stream, MediaStream)
+            assert_type(stream.size, int | None)
+            assert_type([piece async for piece in stream], list[bytes])
+    await task.save(print)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await task.cancel()
     await task.wait(math.inf, False, on_cancel="cancel")
     assert_type(hf.task(ref), GenerationTask)
