@@ -57,6 +57,7 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._fanout import Outcome, Outcomes, Stats
 from higgsfield_async._limits import Limits
+from higgsfield_async._media import MediaSource
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import (
     Ad,
@@ -124,6 +125,7 @@ __all__ = [
     "MalformedResponse",
     "MarketingPreset",
     "Media",
+    "MediaSource",
     "MediaStream",
     "Model",
     "ModelRequest",

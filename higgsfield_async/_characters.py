@@ -8,7 +8,8 @@ from typing import Literal
 from higgsfield_async._catalogue import walk
 from higgsfield_async._domain import Character, Page
 from higgsfield_async._errors import ConfigurationError
-from higgsfield_async._requests import CharacterTraining, Url
+from higgsfield_async._media import MediaSource
+from higgsfield_async._requests import CharacterTraining
 from higgsfield_async._task import GenerationTask, Parts
 
 # The service gives no more at once.
@@ -25,7 +26,7 @@ class Characters:
         self._submit = submit
 
     async def create(
-        self, name: str, images: Sequence[Url], *, model_version: Literal["v1", "v2", "cinema"] | None = None
+        self, name: str, images: Sequence[MediaSource], *, model_version: Literal["v1", "v2", "cinema"] | None = None
     ) -> GenerationTask:
         """Begins to train a character: `hf.submit` of a `CharacterTraining`. It costs money.
 
@@ -33,7 +34,7 @@ class Characters:
 
         Args:
             name: What to call it: 1 to 100 characters.
-            images: Addresses of 1 to 100 images of one person.
+            images: 1 to 100 images of one person, each a `MediaSource`; local ones are uploaded.
             model_version: What it is for; the service's default is `v1`. The models of Soul v2 need `v2`.
 
         Raises:

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,6 @@ from higgsfield_async._agents import Agents
 from higgsfield_async._budget import Budget, Estimates, Spending
 from higgsfield_async._catalogue import ListedT, walk
 from higgsfield_async._characters import Characters
-from higgsfield_async._content import content_of
 from higgsfield_async._domain import (
     AvatarPreset,
     Estimate,
@@ -58,9 +57,11 @@ from higgsfield_async._estimates import estimate_each, estimate_one
 from higgsfield_async._fanout import Flow, Outcome, Outcomes, Requests, Stats, drawing
 from higgsfield_async._hints import documented
 from higgsfield_async._limits import Limits
+from higgsfield_async._media import PillowImage
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook, checked_request
 from higgsfield_async._retry import RetryPolicy
+from higgsfield_async._sources import Sources
 from higgsfield_async._submits import Submits, checked_budget
 from higgsfield_async._task import GenerationTask, OnCancel, Parts, checked_on_cancel, checked_seconds
 from higgsfield_async._tracker import Tracker
@@ -208,6 +209,9 @@ class Higgsfield:
     ) -> GenerationTask:
         """Submits a generation. It costs money once it is accepted.
 
+        Local files in it are sent first: uploaded to the platform, each content once; or put into the request, for the
+        proxy. Where that fails, nothing was submitted.
+
         It is tried again only where that cannot pay twice: when the service cannot have accepted it, or when it carries
         an idempotency key. When the calling asyncio task is cancelled while the answer is under way, the exchange is
         finished and the ref logged, as a warning of `higgsfield_async.client`.
@@ -223,6 +227,7 @@ class Higgsfield:
 
         Raises:
             InvalidRequest: The service does not take it.
+            UploadError: A local file in it could not be uploaded; nothing is charged.
             Unsupported: This service cannot make it, or knows no such option.
             BudgetExceeded: It costs more than is left of the client's budget, or its price is not known.
             SubmissionUnknown: It may have been accepted; its answer is lost.
@@ -521,8 +526,9 @@ class Higgsfield:
     async def estimate(self, request: GenerationRequest) -> Estimate:
         """What a generation will cost, before it is submitted. This itself costs nothing, however often it is asked.
 
-        The platform is asked, and says it of a `ModelRequest` alone. For the proxy it is the published price, and
-        nothing is sent.
+        The platform is asked, and says it of a `ModelRequest` alone. It looks at the addresses in it, so that local
+        files are uploaded for that, which costs nothing; the submit uses the same uploads. For the proxy it is the
+        published price, and nothing is sent.
 
         Args:
             request: What would be made.
@@ -532,7 +538,9 @@ class Higgsfield:
             Unsupported: This service cannot make it, or says no price for it.
             HiggsfieldError: The platform could not be asked.
         """
-        return await estimate_one(self._opened(), checked_request(request))
+        parts = self._opened()
+        request = await parts.sources.prepared(checked_request(request), self._transport.estimate)
+        return await estimate_one(parts, request)
 
     async def estimate_all(self, requests: Requests) -> Estimates:
         """What many generations will cost, each and together, before any of them is submitted.
@@ -577,13 +585,20 @@ class Higgsfield:
         rows = await self._opened().engine.send(call)
         return list(rows)
 
-    async def upload(self, content: bytes | os.PathLike[str], *, content_type: str | None = None) -> Upload:
+    async def upload(
+        self,
+        content: str | bytes | os.PathLike[str] | IO[bytes] | PillowImage,
+        *,
+        content_type: str | None = None,
+    ) -> Upload:
         """Uploads a file for requests to use: on the platform.
 
-        It goes to the platform's storage, which is another host: no key is sent there.
+        It goes to the platform's storage, which is another host: no key is sent there. What lies there already, and has
+        a day or more to lie there, is not sent again: the upload of the same content is given.
 
         Args:
-            content: All of it, or where it lies. A file is read as it is sent, piece by piece.
+            content: A `pathlib.Path`, whose file is read as it is sent, piece by piece; `bytes`; an open file, which is
+                read from where it stands to its end, and left as it was; a data URI; or a Pillow image, sent as PNG.
             content_type: `image/jpeg`, `image/png`, `image/webp`, `image/gif`, `audio/wav` or `video/mp4`; what its
                 first bytes tell when not given.
 
@@ -596,10 +611,7 @@ class Higgsfield:
             UploadError: It could not be put there, or was changed on the way.
             HiggsfieldError: The platform would not take it.
         """
-        engine = self._opened().engine
-        looked_at = await content_of(content)
-        call = self._transport.upload(looked_at.head, looked_at.size, content_type)
-        return await engine.upload(call, looked_at)
+        return await self._opened().sources.upload(content, content_type)
 
     async def models(self) -> AsyncIterator[Model]:
         """The AI models of the platform: those that it lists now, then those that are documented and not in its list.
@@ -735,6 +747,8 @@ class Higgsfield:
             saving.cancel()
         until = time.monotonic() + CLOSE_GRACE
         try:
+            # Nothing that waits for one has been paid for.
+            await parts.sources.close()
             # Again and again: an abandoned submit that is answered may begin a cancel of what it made.
             while (under_way := self._under_way()) and (left := until - time.monotonic()) > 0:
                 await asyncio.wait(under_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -772,7 +786,8 @@ class Higgsfield:
                 return engine.exchange(self._transport.poll(ref))
 
             tracker = Tracker(look, pace=engine.pace, poll=self._poll, retry=self._retry, limits=self._limits)
-            self._parts = Parts(self._transport, engine, tracker, self._poll)
+            sources = Sources(self._transport, engine, allow_private=self._allow_private)
+            self._parts = Parts(self._transport, engine, tracker, self._poll, sources)
         return self._parts
 
     def _check_loop(self) -> None:

@@ -377,17 +377,21 @@ class HttpEngine:
         """
 
         async def attempt() -> T:
-            return await self._put(await self.send(call), content)
+            # Files share a lane, whichever way they go: however many there are, the polls have room. Leave is asked for
+            # in it, since it lasts for an hour and a line may last longer.
+            era = await self.pace.enter("download")
+            try:
+                return await self._put(await self.send_once(call), content)
+            finally:
+                self.pace.leave("download", era)
 
-        return await self.retrying(attempt, lambda error, _: not (isinstance(error, UploadError) and error.transient))
+        return await self.retrying(attempt, lambda error, _: not may_repeat(call, error))
 
     async def _put(self, grant: Grant[T], content: Content) -> T:
         request = grant.request
         # As it is: every character of it is signed.
         url = URL(request.url, encoded=True)
         pieces = content.pieces()
-        # Files share a lane, whichever way they go: however many there are, the polls have room.
-        era = await self.pace.enter("download")
         try:
             with anyio.move_on_after(self._limits.upload):
                 async with self._session.put(
@@ -408,8 +412,6 @@ class HttpEngine:
             raise
         except Exception as error:  # noqa: BLE001  # as in `exchange`
             failure = pieces.failure or self._explain(error, "the upload", url)
-        finally:
-            self.pace.leave("download", era)
         if isinstance(failure, (ClientClosed, UploadError)):
             raise failure
         # Without its cause: aiohttp names the whole address in it, signature and all.

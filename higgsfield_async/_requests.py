@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
 
 from higgsfield_async import _hints
+from higgsfield_async._domain import Upload
 from higgsfield_async._errors import ArgumentWarning, FieldError, InvalidRequest
+from higgsfield_async._media import Arguments, MediaSource, Place, Sort, arguments_of, copied, is_local
 
 logger = logging.getLogger("higgsfield_async.requests")
 
@@ -29,6 +32,11 @@ _URL = rf"^https?://{_HOST}([/?#][^{_SPACES}]*)?{_END}"
 # The proxy takes an address, or the picture itself in base64: as a data URI or bare. Forty such characters tell a bare
 # one from a file's name; the rest is not read here, since it may be megabytes.
 _PICTURE = rf"{_URL}|^(data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]{{4}}|[A-Za-z0-9+/]{{40}})"
+# The platform takes an address of at most 2083 characters (a pydantic HttpUrl); a data URI is uploaded for it.
+_IMAGE, _AUDIO = (
+    rf"^(?![\s\S]{{2084}})https?://{_HOST}([/?#][^{_SPACES}]*)?{_END}|^data:{sort}/[a-z0-9.+-]+;base64,[A-Za-z0-9+/]{{4}}"
+    for sort in ("image", "audio")
+)
 _IDENTIFIER = rf"^[^{_SPACES}/]+{_END}"
 _UUID = rf"^[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}{_END}"
 _SIZE = rf"^[1-9][0-9]*x[1-9][0-9]*{_END}"
@@ -39,6 +47,8 @@ _FORMS = {
     _IDEMPOTENCY_KEY: "1 to 255 visible ASCII characters without spaces",
     _URL: "an http(s) address",
     _PICTURE: "an http(s) address, a data URI or base64",
+    _IMAGE: "an http(s) address of at most 2083 characters, or an image as a data URI",
+    _AUDIO: "an http(s) address of at most 2083 characters, or a recording as a data URI",
     _IDENTIFIER: "an id",
     _UUID: "a UUID",
     _SIZE: "a size such as 1024x1024",
@@ -49,7 +59,15 @@ _FORMS = {
 Seed: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)]
 # The limit of the platform's `image_url` (a pydantic HttpUrl).
 Url: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2083, pattern=_URL)]
-Picture: TypeAlias = Annotated[str, Meta(pattern=_PICTURE)]
+if TYPE_CHECKING:
+    # What a caller may give. Below is what it is as text, and in JSON; the rest is put aside while a field is checked.
+    Picture: TypeAlias = MediaSource
+    Image: TypeAlias = MediaSource
+    Audio: TypeAlias = MediaSource
+else:
+    Picture = Annotated[str, Meta(pattern=_PICTURE)]
+    Image = Annotated[str, Meta(pattern=_IMAGE)]
+    Audio = Annotated[str, Meta(pattern=_AUDIO)]
 Identifier: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=_IDENTIFIER)]
 Uuid: TypeAlias = Annotated[str, Meta(pattern=_UUID)]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
@@ -72,15 +90,23 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     untold: ClassVar[frozenset[str]] = frozenset()
     # What a JSON schema says beyond the fields' types.
     rules: ClassVar[Mapping[str, Any]] = {}
+    # The fields that take media, and of which sort; and whether the service takes base64 in their place.
+    media: ClassVar[Mapping[str, Sort]] = {}
+    takes_base64: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         wrong: list[FieldError] = []
         for field in _fields(type(self)):
+            value = getattr(self, field.name)
+            aside: dict[int, MediaSource] = {}
+            if field.name in self.media:
+                value, aside = _put_aside(value)
             try:
-                value = msgspec.convert(getattr(self, field.name), field.type)
+                value = msgspec.convert(value, field.type)
             except msgspec.ValidationError as error:
                 wrong.append(FieldError((field.name,), _in_words(error), "value_error"))
             else:
+                value = _put_back(value, aside) if aside else value
                 # What was checked is what is kept: a copy of a list, a struct made of a dict.
                 msgspec.structs.force_setattr(self, field.name, value)
         if wrong:
@@ -103,7 +129,7 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
         return {
             "type": "function-plain",
             "function": {"type": "no-info", "function": validate},
-            "serialization": {"type": "function-plain", "function": msgspec.to_builtins},
+            "serialization": {"type": "function-plain", "function": _plain},
         }
 
     @classmethod
@@ -122,6 +148,83 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
 _fields = functools.cache(msgspec.structs.fields)
 
 CheckedT = TypeVar("CheckedT", bound=_Checked)
+
+# Passes for any media while a field is checked; alone in its field, its index is this one.
+_STAND_IN, _ALONE = "https://a", -1
+_WEB = ("http://", "https://")
+
+
+def _put_aside(value: Any) -> tuple[Any, dict[int, MediaSource]]:
+    if not isinstance(value, (list, tuple)):
+        return (_STAND_IN, {_ALONE: value}) if type(value) is not str and is_local(value) else (value, {})
+    given = cast("Sequence[Any]", value)
+    aside = {index: each for index, each in enumerate(given) if type(each) is not str and is_local(each)}
+    return [_STAND_IN if index in aside else each for index, each in enumerate(given)] if aside else given, aside
+
+
+def _put_back(value: Any, aside: Mapping[int, MediaSource]) -> Any:
+    if _ALONE in aside:
+        return aside[_ALONE]
+    return [aside.get(index, each) for index, each in enumerate(value)]
+
+
+def _plain(request: _Checked) -> Any:
+    """A request as JSON. What lies on this side alone is told as `…`: nobody could read it there."""
+    places, _ = media_in(request)
+    return msgspec.to_builtins(filled(request, places, [_told(place.value) for place in places]))
+
+
+def _told(value: MediaSource) -> str:
+    return value if isinstance(value, str) else value.url if isinstance(value, Upload) else "…"
+
+
+def media_in(request: _Checked) -> tuple[Sequence[Place], Sequence[Place]]:
+    """What in a request must be sent before it, or in it; and the addresses that the service is to fetch.
+
+    Of a `ModelRequest`, addresses are what stands under names that end with `url` or `urls`.
+    """
+    if isinstance(request, ModelRequest):
+        arguments = request.arguments
+        return (arguments.sources, arguments.addresses) if isinstance(arguments, Arguments) else ((), ())
+    sources: list[Place] = []
+    addresses: list[Place] = []
+    for name, sort in request.media.items():
+        value: MediaSource | list[MediaSource] | None = getattr(request, name)
+        if value is None:
+            continue
+        given = value if isinstance(value, list) else [value]
+        for index, each in enumerate(given):
+            place = Place((name, index) if given is value else (name,), each, sort)
+            if not isinstance(each, str):
+                sources.append(place)
+            elif each.startswith(_WEB):
+                addresses.append(place)
+            elif not request.takes_base64:
+                sources.append(place)
+    return sources, addresses
+
+
+def filled(request: CheckedT, places: Sequence[Place], texts: Sequence[str]) -> CheckedT:
+    """The same request with these texts in those places. It was checked, and is not checked again."""
+    if not places:
+        return request
+    fields: dict[str, Any] = {}
+    for place, text in zip(places, texts, strict=True):
+        name, *further = place.loc
+        if not further:
+            fields[str(name)] = text
+            continue
+        if name not in fields:
+            value = getattr(request, str(name))
+            fields[str(name)] = copied(value) if isinstance(request, ModelRequest) else [*value]
+        at = fields[str(name)]
+        for step in further[:-1]:
+            at = at[step]
+        at[further[-1]] = text
+    made = copy.copy(request)
+    for name, value in fields.items():
+        msgspec.structs.force_setattr(made, name, value)
+    return made
 
 
 def _refusal(kind: type[_Checked], *errors: FieldError) -> InvalidRequest:
@@ -201,8 +304,8 @@ class ImageToVideo(_Checked, frozen=True):
         model: `lite` (5 points), `turbo` (7) or `standard` (10).
         motion_id: The `id` of a `Motion`.
         prompt: In any language.
-        images: The first frame and, if given, the last: addresses, or base64 (a data URI or bare). The whole request
-            must stay below 10 MiB.
+        images: The first frame and, if given, the last: each a `MediaSource`, or bare base64. Local ones go out in the
+            request, which may have 10 MiB as a whole, in base64.
         enhance_prompt: Whether the service rewrites the prompt; it does unless told otherwise.
         seed: 1 to 1,000,000; the service's choice when not given.
         width: Of the video, in pixels.
@@ -213,6 +316,8 @@ class ImageToVideo(_Checked, frozen=True):
     """
 
     shown = frozenset({"model", "motion_id"})
+    media = {"images": "image"}
+    takes_base64 = True
 
     model: Literal["lite", "standard", "turbo"]
     motion_id: Identifier
@@ -248,8 +353,9 @@ class Speech(_Checked, frozen=True):
     Attributes:
         avatar_preset_id: The `id` of an `AvatarPreset`.
         prompt: How it speaks.
-        images: The face: addresses or base64.
-        audio: The address of a WAV or MP3 of at most 13 seconds. Exactly one of `audio` and `speak` is given.
+        images: The face: each a `MediaSource`, or bare base64.
+        audio: The address of a WAV or MP3 of at most 13 seconds: the proxy takes none in
+            the request. Exactly one of `audio` and `speak` is given.
         speak: What to say, and with which voice.
         width: Of the video, in pixels.
         height: Of the video, in pixels.
@@ -259,6 +365,8 @@ class Speech(_Checked, frozen=True):
     """
 
     shown = frozenset({"avatar_preset_id"})
+    media = {"images": "image"}
+    takes_base64 = True
     rules = {
         "oneOf": [
             {"required": ["audio"], "properties": {"audio": {"type": "string"}, "speak": {"type": "null"}}},
@@ -275,6 +383,9 @@ class Speech(_Checked, frozen=True):
     height: Pixels | None = None
 
     def __post_init__(self) -> None:
+        if is_local(self.audio):
+            why = "the proxy takes a recording by its address alone: put the file where it can be fetched"
+            self._refuse(FieldError(("audio",), why, "value_error"))
         super().__post_init__()
         if (self.audio is None) == (self.speak is None):
             self._refuse(FieldError(("audio",), "give exactly one of audio and speak", "value_error"))
@@ -287,7 +398,7 @@ class Ad(_Checked, frozen=True):
 
     Attributes:
         product_placement_sample_id: The last part of the address of a template on https://higgsfield.ai/ads.
-        images: Pictures of the product, typically one: addresses or base64.
+        images: Pictures of the product, typically one: each a `MediaSource`, or bare base64.
         size: Width and height in pixels, as in `1024x1024`.
 
     Raises:
@@ -295,6 +406,8 @@ class Ad(_Checked, frozen=True):
     """
 
     shown = frozenset({"product_placement_sample_id", "size"})
+    media = {"images": "image"}
+    takes_base64 = True
 
     product_placement_sample_id: Identifier
     images: Annotated[Sequence[Picture], Meta(min_length=1)]
@@ -312,20 +425,21 @@ class Keyframes(_Checked, frozen=True):
         count: How many images; the service's default is 1.
         quality: The service's default is `720p`.
         seed: 1 to 1,000,000.
-        image_references: Up to 8 addresses of 1 to 2083 characters.
+        image_references: Up to 8, each a `MediaSource`; local ones are uploaded.
 
     Raises:
         InvalidRequest: A field is not what the service documents.
     """
 
     shown = frozenset({"aspect_ratio", "quality"})
+    media = {"image_references": "image"}
 
     prompt: str
     aspect_ratio: Literal["3:4", "2:3", "3:2", "9:16", "1:1", "4:3", "16:9"] | None = None
     count: Annotated[int, Meta(ge=1)] | None = None
     quality: Literal["720p", "1600p"] | None = None
     seed: Seed | None = None
-    image_references: Annotated[Sequence[Url], Meta(max_length=8)] | None = None
+    image_references: Annotated[Sequence[Image], Meta(max_length=8)] | None = None
 
 
 class Soul(_Checked, frozen=True):
@@ -343,7 +457,7 @@ class Soul(_Checked, frozen=True):
         seed: 1 to 1,000,000.
         custom_reference_id: The UUID of a trained character.
         custom_reference_strength: 0 to 1; the service's default is 1.
-        image_reference: The address of an image to go by.
+        image_reference: An image to go by, a `MediaSource`; a local one is uploaded.
         batch_size: 1 or 4 images.
 
     Raises:
@@ -351,6 +465,7 @@ class Soul(_Checked, frozen=True):
     """
 
     shown = frozenset({"width_and_height", "quality", "style_id"})
+    media = {"image_reference": "image"}
 
     prompt: str
     width_and_height: Literal[
@@ -375,7 +490,7 @@ class Soul(_Checked, frozen=True):
     seed: Seed | None = None
     custom_reference_id: Uuid | None = None
     custom_reference_strength: Fraction | None = None
-    image_reference: Url | None = None
+    image_reference: Image | None = None
     batch_size: Literal[1, 4] | None = None
 
 
@@ -401,7 +516,7 @@ class DopVideo(_Checked, frozen=True):
     Attributes:
         model: `dop-lite`, `dop-turbo` or `dop-standard`; accounts of old also have `dop-preview`.
         prompt: What happens.
-        images: Addresses of the input images.
+        images: The input images, each a `MediaSource`; local ones are uploaded.
         motions: At most two.
         seed: 1 to 1,000,000.
         enhance_prompt: Whether the service rewrites the prompt.
@@ -411,10 +526,11 @@ class DopVideo(_Checked, frozen=True):
     """
 
     shown = frozenset({"model"})
+    media = {"images": "image"}
 
     model: Literal["dop-lite", "dop-turbo", "dop-standard", "dop-preview"]
     prompt: str
-    images: Annotated[Sequence[Url], Meta(min_length=1)]
+    images: Annotated[Sequence[Image], Meta(min_length=1)]
     motions: Annotated[Sequence[DopMotion], Meta(max_length=2)] | None = None
     seed: Seed | None = None
     enhance_prompt: bool | None = None
@@ -427,8 +543,8 @@ class TalkingHead(_Checked, frozen=True):
 
     Attributes:
         prompt: How it speaks.
-        image: The address of the portrait.
-        audio: The address of the recording, a WAV.
+        image: The portrait, a `MediaSource`; a local one is uploaded.
+        audio: The recording, a WAV: the same.
         quality: `mid` or `high`.
         duration: 5, 10 or 15 seconds.
         enhance_prompt: Whether the service rewrites the prompt.
@@ -439,10 +555,11 @@ class TalkingHead(_Checked, frozen=True):
     """
 
     shown = frozenset({"quality"})
+    media = {"image": "image", "audio": "audio"}
 
     prompt: str
-    image: Url
-    audio: Url
+    image: Image
+    audio: Audio
     quality: Literal["mid", "high"] | None = None
     duration: Literal[5, 10, 15] | None = None
     enhance_prompt: bool | None = None
@@ -458,7 +575,7 @@ class CharacterTraining(_Checked, frozen=True):
 
     Attributes:
         name: What to call it: 1 to 100 characters.
-        images: Addresses of 1 to 100 images; the service advises many.
+        images: 1 to 100, each a `MediaSource`; the service advises many. Local ones are uploaded.
         model_version: What it is for: `v1`, `v2` (for the models of Soul v2) or `cinema`; the service's default is
             `v1`.
 
@@ -467,9 +584,10 @@ class CharacterTraining(_Checked, frozen=True):
     """
 
     shown = frozenset({"model_version"})
+    media = {"images": "image"}
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
-    images: Annotated[Sequence[Url], Meta(min_length=1, max_length=100)]
+    images: Annotated[Sequence[Image], Meta(min_length=1, max_length=100)]
     model_version: Literal["v1", "v2", "cinema"] | None = None
 
 
@@ -487,8 +605,11 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
 
     Attributes:
         model_id: Such as `higgsfield-ai/dop/turbo`.
-        arguments: The model's own fields, as JSON.
-        strict: Whether that is refused instead, and with it any model that nothing is known of. It is not sent.
+        arguments: The model's own fields, as JSON. Wherever a value is local media (bytes, a `pathlib.Path`, an open
+            file, a Pillow image, a whole data URI under any name but that of a prompt), it is uploaded, and its address
+            put in its place; an `Upload` stands for its address.
+        strict: Whether what is not documented is refused instead, and with it any model that nothing is known of. It is
+            not sent.
 
     Raises:
         InvalidRequest: The id has not the form of one, or the arguments cannot be written as JSON; when strict, they
@@ -510,9 +631,10 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
             self._refuse(FieldError(("model_id",), "begins with a route of the platform's own", "value_error"))
         try:
             # The standard library's encoder is the strict one: msgspec's writes NaN as null.
-            json.dumps(self.arguments, allow_nan=False)
+            json.dumps(self.arguments, allow_nan=False, default=_put_out)
         except (TypeError, ValueError, RecursionError) as error:
             self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {error}", "value_error"))
+        msgspec.structs.force_setattr(self, "arguments", arguments_of(self.arguments))
         wrong = _hints.problems(self.model_id, self.arguments)
         if wrong is None and self.strict:
             unknown = FieldError(("model_id",), _hints.undocumented(self.model_id), "unknown_model")
@@ -527,6 +649,13 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
         else:
             # The line that makes the request: msgspec's own __init__ is no frame.
             warnings.warn(message, ArgumentWarning, stacklevel=2)
+
+
+def _put_out(value: object) -> str:
+    if is_local(value):
+        return _STAND_IN
+    msg = f"Object of type {type(value).__name__} is not JSON serializable"
+    raise TypeError(msg)
 
 
 GenerationRequest: TypeAlias = (

@@ -118,7 +118,9 @@ class Submits:
         Raises:
             HiggsfieldError: As `Higgsfield.submit` says.
         """
-        request = checked_request(request)
+        request = await parts.sources.prepared(
+            checked_request(request), lambda each: self._transport.submit(each, options), until
+        )
         call = self._transport.submit(request, options)
         budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
         known = self._in_doubt.get(call.key or "")

@@ -28,6 +28,7 @@ from higgsfield_async._errors import (
     WaitTimeout,
 )
 from higgsfield_async._polling import PollPolicy
+from higgsfield_async._sources import Sources
 from higgsfield_async._tracker import Tracked, Tracker
 from higgsfield_async._transports import Transport
 
@@ -52,6 +53,7 @@ class Parts:
     engine: HttpEngine
     tracker: Tracker
     poll: PollPolicy
+    sources: Sources
 
 
 class GenerationTask:

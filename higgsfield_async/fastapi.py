@@ -46,12 +46,9 @@ from higgsfield_async._errors import (
 from higgsfield_async._events import Events, seconds_since_seen
 from higgsfield_async._polling import ends_wait
 from higgsfield_async._requests import (
-    Ad,
     CharacterTraining,
     GenerationRequest,
-    ImageToVideo,
     ModelRequest,
-    Speech,
     Webhook,
     json_schema,
     read_request,
@@ -409,9 +406,10 @@ def generations_router(  # noqa: C901  # one function for each route
     return router
 
 
-# The proxy takes pictures in the request itself, 10 MiB of them. Nothing else is long, and to look through it is work.
-WITH_PICTURES = frozenset({ImageToVideo, Speech, Ad})
+# Pictures and recordings may stand in any request as base64: 10 MiB, as the proxy takes them. Nothing else is long, and
+# to look through it is work. Of a longer body, so many parts: each has one of these marks, which base64 has not.
 LONGEST_WITH_PICTURES, LONGEST_BODY, LONGEST_WEBHOOK = 10 * 2**20 + 2**16, 2**20, 2**18
+MOST_PARTS, _MARKS = 10_000, (b",", b"[", b"{")
 # In one stream: a longer query would not pass every gateway.
 MOST_WATCHED = 50
 # What was seen within so many seconds is not asked for again: the platform's own guidance for the first poll.
@@ -509,9 +507,12 @@ async def _read(request: Request, kind: type[GenerationRequest]) -> GenerationRe
     Raises:
         InvalidRequest: There is none, or it is too long.
     """
-    raw = await _body(request, LONGEST_WITH_PICTURES if kind in WITH_PICTURES else LONGEST_BODY)
+    raw = await _body(request, LONGEST_WITH_PICTURES)
     try:
         if len(raw) > LONGEST_BODY:
+            if sum(raw.count(mark) for mark in _MARKS) > MOST_PARTS:
+                error = FieldError(("body",), f"is longer than {LONGEST_BODY:,} bytes, and not by pictures", "too_long")
+                raise InvalidRequest(f"{error}.", errors=(error,), status=413)
             # Decoded as what it is to be, it fails at the first thing that is not: nothing of this length is explained.
             return msgspec.json.decode(raw, type=kind)
         value = msgspec.json.decode(raw)

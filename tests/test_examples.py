@@ -28,6 +28,7 @@ SERVERS = {
 SMALL = {
     "character.py",
     "errors.py",
+    "local_pictures.py",
     "many.py",
     "pick_up_later.py",
     "platform_v1_v2.py",
@@ -135,6 +136,16 @@ def test_platform(sandbox: Sandbox, tmp_path: Path) -> None:
     assert f"{keyframes.id} completed" in output
     assert f"{video.id} completed" in output
     assert re.findall(r"^    (\w+) http", output, re.MULTILINE) == ["image", "image", "video"]
+
+
+def test_local_pictures(sandbox: Sandbox, tmp_path: Path) -> None:
+    lines = run("local_pictures.py", env=environment(sandbox), cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["proxy:", "costs", "platform:", "uploaded:"]
+    proxy, platform = sandbox.generations.values()
+    assert [picture[:22] for picture in proxy.request["image"]] == ["data:image/png;base64,"] * 2
+    assert len({platform.request["image_url"], platform.request["end_image_url"]}) == 2
+    night, day = (received.body for received in sandbox.received if received.method == "PUT")
+    assert (tmp_path / "night.png").read_bytes() in (night, day)
 
 
 def test_pick_up_later(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -729,16 +729,43 @@ async def test_a_long_one_is_not_explained(client: Make, sandbox: Sandbox) -> No
         assert len(sandbox.generations) == 1
 
 
-@pytest.mark.parametrize(("kind", "most"), [("keyframes", 2**20), ("image-to-video", 10 * 2**20 + 2**16)])
-async def test_how_long_a_body_may_be(call: Caller, kind: str, most: int) -> None:
+@pytest.mark.parametrize("kind", ["keyframes", "image-to-video", "model-request"])
+async def test_how_long_a_body_may_be(call: Caller, kind: str) -> None:
+    most = 10 * 2**20 + 2**16
     for length, expected in ((most, 422), (most + 1, 413)):
         body = io.BytesIO(b'{"x": "' + b"y" * (length - 9) + b'"}')
         assert (await call("POST", f"/generations/{kind}", data=body))[0] == expected
 
 
+@pytest.mark.parametrize("part", [b"[],", b"{},", b'"",', b"1," + b" " * 100])
+async def test_a_long_body_is_long_by_pictures(call: Caller, sandbox: Sandbox, part: bytes) -> None:
+    parts = part * (3 * 2**20 // len(part))
+    body = b'{"model_id": "a/b", "arguments": {"x": [' + parts + b"0]}}"
+    status, document = await call("POST", "/generations/model-request", data=io.BytesIO(body))
+    assert (status, document["errors"][0]["type"]) == (413, "too_long")
+    assert not sandbox.received
+
+
+async def test_pictures_in_the_body_reach_the_platform(client: Make, sandbox: Sandbox) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(2 * 2**20)
+    uri = "data:image/png;base64," + base64.b64encode(png).decode()
+    async with running(application(lambda: client(V2))) as call:
+        for path, body in (
+            ("keyframes", {"prompt": PROMPT, "image_references": [uri]}),
+            ("model-request", {**BODIES["v2"][1], "arguments": {"prompt": PROMPT, "image_url": uri}}),
+        ):
+            status, _ = await call("POST", f"/generations/{path}", data=io.BytesIO(json.dumps(body).encode()))
+            assert status == 202
+        wrong = {"prompt": PROMPT, "image_references": ["data:image/png;base64,JVBERi0xLjcK"]}
+        status, document = await call("POST", "/generations/keyframes", json=wrong)
+        assert (status, document["errors"][0]["loc"]) == (422, ["image_references", 0])
+    assert [received.body for received in sandbox.received if received.method == "PUT"] == [png]
+    assert len(sandbox.generations) == 2
+
+
 async def test_a_body_that_does_not_say_how_long_it_is(call: Caller, sandbox: Sandbox) -> None:
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(11):
+        for _ in range(120):
             yield b"x" * 100_000
 
     status, document = await call("POST", "/generations/keyframes", data=pieces())

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from PIL import Image
 
-from higgsfield_async import Higgsfield, JobStatus, Limits, PollPolicy, RateLimited, Stats, WaitTimeout
+from higgsfield_async import (
+    Ad,
+    Higgsfield,
+    JobStatus,
+    Keyframes,
+    Limits,
+    MediaSource,
+    PollPolicy,
+    RateLimited,
+    Stats,
+    WaitTimeout,
+)
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 from surfaces import Surface
 
@@ -61,3 +78,25 @@ async def everything(sandbox: Sandbox, surface: Surface) -> None:
 def test_another_loop(factory: Callable[[], asyncio.AbstractEventLoop], surface: Surface) -> None:
     with Sandbox(speed=100) as sandbox, asyncio.Runner(loop_factory=factory) as runner:
         runner.run(everything(sandbox, surface))
+
+
+async def with_files(sandbox: Sandbox, folder: Path) -> None:
+    large = b"\x89PNG\r\n\x1a\n" + os.urandom(4 * 2**20)
+    path = folder / "large.png"
+    await anyio.Path(path).write_bytes(large)
+    uri = "data:image/png;base64," + base64.b64encode(large).decode()
+    ways: list[MediaSource] = [path, large, io.BytesIO(large), uri, Image.new("RGB", (800, 800), "red")]
+    poll = PollPolicy.fixed(0.02, deadline=10)
+    async with Higgsfield(sandbox.platform(), poll=poll) as hf:
+        await hf.gather([Keyframes(prompt="x", image_references=ways)] * 5)
+    async with Higgsfield(sandbox.proxy(), poll=poll) as hf:
+        await hf.gather([Ad(product_placement_sample_id="x", images=[way]) for way in ways])
+    assert len([received for received in sandbox.received if received.method == "PUT"]) == 2
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not others
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloops, eager])
+def test_files_do_not_block(factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path) -> None:
+    with Sandbox(speed=100) as sandbox, asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(with_files(sandbox, tmp_path))

@@ -100,7 +100,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Soul, SOUL | {"style_strength": math.nan}, "style_strength"),
     (Soul, SOUL | {"batch_size": 2}, "batch_size"),
     (Soul, SOUL | {"custom_reference_id": "x"}, "custom_reference_id"),
-    (Soul, SOUL | {"image_reference": "data:image/png;base64,AAAA"}, "image_reference"),
+    (Soul, SOUL | {"image_reference": "data:text/html;base64,AAAA"}, "image_reference"),
     (DopVideo, DOP | {"model": "turbo"}, "model"),
     (DopVideo, DOP | {"motions": [DopMotion(id="m", strength=1)] * 3}, "motions"),
     (DopVideo, DOP | {"images": []}, "images"),

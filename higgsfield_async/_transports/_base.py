@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import date
 from typing import ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from higgsfield_async._budget import Unit
 from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef, Upload, Usage
 from higgsfield_async._errors import ConfigurationError
 from higgsfield_async._http import Call, Grant
+from higgsfield_async._media import Attachment
 from higgsfield_async._requests import GenerationRequest, SubmitOptions
 from higgsfield_async._transports._agents import AgentCalls
 from higgsfield_async._transports._characters import CharacterCalls
@@ -57,6 +59,22 @@ class Transport(Protocol):
 
     def price(self, request: GenerationRequest) -> Estimate | None:
         """What a generation costs, as far as that is known without asking."""
+        ...
+
+    def inlined(self, request: GenerationRequest, files: Sequence[Attachment]) -> Sequence[str] | None:
+        """How the local files of a request reach the service.
+
+        Args:
+            request: What is wanted; its local files are empty text in it.
+            files: What is known of them.
+
+        Returns:
+            What stands before the base64 of each in the request itself; None where all are uploaded, and their
+            addresses stand there.
+
+        Raises:
+            InvalidRequest: The service does not take one of them, or all of them together.
+        """
         ...
 
     def estimate(self, request: GenerationRequest) -> Call[Estimate] | Estimate:

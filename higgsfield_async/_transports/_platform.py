@@ -40,6 +40,7 @@ from higgsfield_async._errors import (
     Unsupported,
 )
 from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
+from higgsfield_async._media import Attachment
 from higgsfield_async._requests import (
     CharacterTraining,
     DopVideo,
@@ -69,7 +70,7 @@ from higgsfield_async._transports._characters import CHARACTER_KIND, TRAINING_PR
 from higgsfield_async._transports._job_sets import JobSets
 from higgsfield_async._transports._listings import LISTINGS, read_listing
 from higgsfield_async._transports._paths import path_part
-from higgsfield_async._transports._uploads import checked_content_type, read_grant
+from higgsfield_async._transports._uploads import checked_content_type, checked_files, read_grant
 from higgsfield_async._transports._usage import read_usage, usage_query
 
 T = TypeVar("T")
@@ -456,6 +457,9 @@ class PlatformTransport:
     def price(self, request: GenerationRequest) -> Estimate | None:
         """That of a training; any other differs by model and arguments, and is not published as a list."""
         return TRAINING_PRICE if isinstance(request, CharacterTraining) else None
+
+    def inlined(self, request: GenerationRequest, files: Sequence[Attachment]) -> None:
+        checked_files("platform", request, files)
 
     def estimate(self, request: GenerationRequest) -> Call[Estimate] | Estimate:
         self.kind(request)

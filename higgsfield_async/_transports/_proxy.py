@@ -7,7 +7,7 @@ Source: https://open-hk.com/docs/en/lab/higgsfield-video.html, and the gateway's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar, cast
@@ -44,6 +44,7 @@ from higgsfield_async._errors import (
     Unsupported,
 )
 from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
+from higgsfield_async._media import Attachment, Loc
 from higgsfield_async._requests import Ad, GenerationRequest, ImageToVideo, Speech, SubmitOptions
 from higgsfield_async._transports._agents import AgentCalls
 from higgsfield_async._transports._answers import (
@@ -60,6 +61,7 @@ from higgsfield_async._transports._base import checked_base_url, checked_key, fi
 from higgsfield_async._transports._characters import CharacterCalls
 from higgsfield_async._transports._job_sets import JobSets
 from higgsfield_async._transports._paths import path_part
+from higgsfield_async._transports._uploads import checked_files
 
 T = TypeVar("T")
 
@@ -269,12 +271,22 @@ class ProxyTransport:
                 other = "/higgsfield/speech" if self._speech_path != "/higgsfield/speech" else "/higgsfield/speak"
                 return self._submission(self._speech_path, kind, request, other)
 
+    def inlined(self, request: GenerationRequest, files: Sequence[Attachment]) -> Sequence[str]:
+        prefixes = [f"data:{name};base64," for name in checked_files("proxy", request, files)]
+        # Known before anything of them is in memory.
+        sizes = {
+            file.loc: (file, len(prefix) + -(-file.size // 3) * 4) for prefix, file in zip(prefixes, files, strict=True)
+        }
+        length = len(msgspec.json.encode(_fields(request))) + sum(size for _, size in sizes.values())
+        if length > LONGEST_BODY:
+            raise _too_long(request, length, sizes)
+        return prefixes
+
     def _submission(self, path: str, kind: str, request: GenerationRequest, other: str | None = None) -> Call[JobSet]:
-        fields = {"image" if name == "images" else name: value for name, value in msgspec.to_builtins(request).items()}
+        fields = _fields(request)
         body = msgspec.json.encode(fields)
         if len(body) > LONGEST_BODY:
-            error = FieldError(("images",), f"the request has {len(body):,} bytes; the proxy takes 10 MiB", "too_long")
-            raise InvalidRequest(f"{type(request).__name__}.{error}", errors=(error,))
+            raise _too_long(request, len(body), {})
         private = private_strings(fields) | {self._key}
 
         def decode(response: HttpResponse) -> JobSet | Call[JobSet]:
@@ -372,3 +384,28 @@ class ProxyTransport:
             # Required: with any other type the gateway skips the body and hands on `{}`.
             headers["Content-Type"] = "application/json"
         return HttpRequest(method, self._base + path, headers, body)
+
+
+def _fields(request: GenerationRequest) -> dict[str, Any]:
+    """A request's fields as the proxy spells them."""
+    return {"image" if name == "images" else name: value for name, value in msgspec.to_builtins(request).items()}
+
+
+def _too_long(request: GenerationRequest, length: int, files: Mapping[Loc, tuple[Attachment, int]]) -> InvalidRequest:
+    told: list[str] = []
+    for index, image in enumerate(cast("Sequence[str]", _fields(request)["image"])):
+        attached = files.get(("images", index))
+        if attached is not None:
+            file, size = attached
+            name = f" ({file.name})" if file.name else ""
+            told.append(f"images[{index}]{name} has {_megabytes(file.size)}, {_megabytes(size)} as base64")
+        elif not image.startswith("http"):
+            told.append(f"images[{index}] has {_megabytes(len(image))} as base64")
+    most = f"10 MiB ({_megabytes(LONGEST_BODY)}) as a whole"
+    what = f"the request would have {_megabytes(length)}, and the proxy takes {most}: {', '.join(told)}"
+    error = FieldError(("images",), what, "too_long")
+    return InvalidRequest(f"{type(request).__name__}.{error}", errors=(error,))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1_000_000:.2f} MB"

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from msgspec import Struct
 from higgsfield_async._domain import Upload
 from higgsfield_async._errors import FieldError, InvalidRequest, UploadError
 from higgsfield_async._http import Grant, HttpRequest, HttpResponse, moment
+from higgsfield_async._media import Attachment
 from higgsfield_async._transports._answers import as_object, is_object, malformed, read_json, text_or_none
 
 TAKEN = (
@@ -39,6 +41,32 @@ _BEGINNINGS = (
     ("image/gif", re.compile(rb"GIF8[79]a")),
     ("audio/wav", re.compile(rb"RIFF....WAVE", re.DOTALL)),
     ("video/mp4", re.compile(rb"....ftyp(iso[m2-9]|mp4[12]|avc1|dash|MSNV|M4V[ HP])", re.DOTALL)),
+)
+
+# Others that are well known, so that a refusal can say what it is. The first row that matches counts.
+_NOT_TAKEN = (
+    ("HEIC", re.compile(rb"....ftyp(hei[cfmsvx]|hev[cmsx]|mif1|msf1)", re.DOTALL)),
+    ("AVIF", re.compile(rb"....ftypavi[fs]", re.DOTALL)),
+    ("QuickTime", re.compile(rb"....(ftypqt|moov|mdat|wide)", re.DOTALL)),
+    ("M4A", re.compile(rb"....ftypM4[AB] ", re.DOTALL)),
+    ("3GP", re.compile(rb"....ftyp3g", re.DOTALL)),
+    ("JPEG XL", re.compile(rb"\xff\x0a|\0\0\0\x0cJXL ")),
+    ("JPEG 2000", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
+    ("BMP", re.compile(rb"BM....\0\0\0\0", re.DOTALL)),
+    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]")),
+    ("an icon", re.compile(rb"\0\0[\x01\x02]\0")),
+    ("a Photoshop file", re.compile(rb"8BPS")),
+    ("SVG", re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg", re.IGNORECASE)),
+    ("MP3", re.compile(rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")),
+    ("AAC", re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")),
+    ("Ogg", re.compile(rb"OggS")),
+    ("FLAC", re.compile(rb"fLaC")),
+    ("AIFF", re.compile(rb"FORM....AIF[FC]", re.DOTALL)),
+    ("AVI", re.compile(rb"RIFF....AVI ", re.DOTALL)),
+    ("WebM or Matroska", re.compile(rb"\x1a\x45\xdf\xa3")),
+    ("PDF", re.compile(rb"%PDF-")),
+    ("a ZIP archive", re.compile(rb"PK\x03\x04")),
+    ("HTML", re.compile(rb"\s*<(!doctype html|html|head|body)", re.IGNORECASE)),
 )
 
 # How long the storage keeps what was uploaded, where its answer does not say.
@@ -64,15 +92,62 @@ def checked_content_type(head: bytes, size: int, content_type: object) -> str:
     """
     if size == 0:
         raise _refused("content", "is empty")
-    taken = ", ".join(TAKEN)
     if content_type is None:
-        found = next((name for name, begins in _BEGINNINGS if begins.match(head)), None)
+        found = _type_of(head)
         if found is None:
-            raise _refused("content", f"does not begin like a file of a type that the platform takes: {taken}")
+            raise _refused("content", _not_taken(head, "platform", _SORTS[None]))
         return found
+    taken = ", ".join(TAKEN)
     if not isinstance(content_type, str) or content_type.lower() not in TAKEN:
         raise _refused("content_type", f"{str(content_type)[:100]!r} is none that the platform takes: {taken}")
     return content_type.lower()
+
+
+def checked_files(service: str, request: object, files: Sequence[Attachment]) -> list[str]:
+    """The types of a request's local files, as their first bytes tell them.
+
+    Args:
+        service: Who is to take them, for messages.
+        request: What they stand in.
+        files: What is known of them.
+
+    Raises:
+        InvalidRequest: One is empty, or of a type that is not taken there.
+    """
+    found: list[str] = []
+    wrong: list[FieldError] = []
+    for file in files:
+        kind = _type_of(file.head)
+        if file.size == 0:
+            wrong.append(FieldError(file.loc, f"{file.name} is empty".lstrip(), "value_error"))
+        elif kind is None or not kind.startswith(file.sort or ""):
+            why = _not_taken(file.head, service, _SORTS[file.sort])
+            wrong.append(FieldError(file.loc, f"{file.name} {why}".lstrip(), "value_error"))
+        else:
+            found.append(kind)
+    if wrong:
+        told = "; ".join(f"{type(request).__name__}.{error}" for error in wrong)
+        raise InvalidRequest(told, errors=tuple(wrong))
+    return found
+
+
+# What is taken where nothing else is said, and for each sort.
+_SORTS = {
+    None: "JPEG, PNG, WebP, GIF, WAV and MP4",
+    "image": "JPEG, PNG, WebP and GIF",
+    "audio": "WAV",
+}
+
+
+def _type_of(head: bytes) -> str | None:
+    return next((name for name, begins in _BEGINNINGS if begins.match(head)), None)
+
+
+def _not_taken(head: bytes, service: str, taken: str) -> str:
+    known = _type_of(head) or next((name for name, begins in _NOT_TAKEN if begins.match(head)), None)
+    if known is None:
+        return f"does not begin like a file that the {service} takes here: {taken}"
+    return f"is {known}, which the {service} does not take here: only {taken}"
 
 
 def _refused(field: str, why: str) -> InvalidRequest:

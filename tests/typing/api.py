@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import math
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import assert_type
 
 import aiohttp
+import PIL.Image
 
 from higgsfield_async import (
     AgentMessage,
@@ -18,6 +20,7 @@ from higgsfield_async import (
     AgentStatus,
     Character,
     CharacterTraining,
+    DopVideo,
     DownloadError,
     Estimate,
     GenerationFailed,
@@ -31,6 +34,7 @@ from higgsfield_async import (
     Limits,
     MarketingPreset,
     Media,
+    MediaSource,
     MediaStream,
     Model,
     ModelRequest,
@@ -39,10 +43,12 @@ from higgsfield_async import (
     PollPolicy,
     ProxyTransport,
     RetryPolicy,
+    Soul,
     SoulStyle,
     Speak,
     Speech,
     SubmissionUnknown,
+    TalkingHead,
     TaskRef,
     Transport,
     Upload,
@@ -113,7 +119,23 @@ async def prices_and_files(hf: Higgsfield, path: Path) -> None:
     assert_type(upload, Upload)
     assert_type(upload.expires_at, dt.datetime | None)
     assert_type(await hf.upload(b"GIF89a", content_type="image/gif"), Upload)
-    await hf.upload("cat.png")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await hf.upload(io.BytesIO(b"GIF89a"))
+    await hf.upload(["cat.png"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def local_media(hf: Higgsfield, path: Path, image: PIL.Image.Image, upload: Upload) -> None:
+    sources: list[MediaSource] = [path, image, upload, b"GIF89a", "https://example.com/cat.jpg"]
+    with path.open("rb") as file:
+        sources.append(file)
+        await hf.run(ImageToVideo(model="turbo", motion_id="m", prompt="p", images=[path, image]))
+        await hf.run(Keyframes(prompt="p", image_references=sources))
+        await hf.run(Soul(prompt="p", width_and_height="1536x1536", image_reference=file))
+    await hf.run(DopVideo(model="dop-lite", prompt="p", images=[path]))
+    await hf.run(DopVideo(model="dop-lite", prompt="p", images=[Path("a.png")]))
+    await hf.run(TalkingHead(prompt="p", image=image, audio=path))
+    await hf.run(ModelRequest("a/b", {"image_url": path}))
+    await hf.upload(image)
+    DopVideo(model="dop-lite", prompt="p", images=[7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
 async def catalogues(hf: Higgsfield) -> None:
