@@ -1,7 +1,7 @@
 """Every Python example in README.md and docs/ runs, against a sandbox.
 
 The blocks of a page run one after another in one namespace, as a reader would run them. `await`, `async with` and
-`async for` may stand at the top of a block. `sandbox` is there already, and the working directory is empty.
+`async for` may stand at the top of a block. `sandbox` is there already, and the working directory holds two pictures.
 
 What `Higgsfield.from_env()` and the transports find in the environment is chosen by a comment that a reader does not
 see, from there to the end of the page or the next such comment; a page begins with `proxy`:
@@ -23,6 +23,7 @@ from sybil import Document, Example, Region, Sybil
 from sybil.parsers.myst import CodeBlockParser
 
 from higgsfield_async.sandbox import Sandbox
+from higgsfield_async.sandbox._media import render
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -89,6 +90,9 @@ def sandbox() -> Iterator[Sandbox]:
 def test_examples(page: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = SYBIL.parse(page)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for name in ("boat.png", "harbour.png"):
+        (tmp_path / "pictures" / name).write_bytes(render(".png", name, (64, 36), 0))
     document.namespace.update(__name__="__main__", sandbox=sandbox, _monkeypatch=monkeypatch)
     choose_environment(Example(document, 1, 1, Region(0, 0, "proxy"), document.namespace))
     for example in document.examples():
