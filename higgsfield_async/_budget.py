@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
-from decimal import Decimal, DecimalException
+from decimal import Context, Decimal, DecimalException
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ Unit: TypeAlias = Literal["points", "credits", "usd"]
 Money: TypeAlias = Decimal | int | float | str
 
 NOTHING = Decimal(0)
+# Sums are exact, whatever the caller's own context rounds to.
+_EXACT = Context(prec=60, traps=[])
 
 
 class Budget:
@@ -84,7 +87,7 @@ class Budget:
     @property
     def left(self) -> Decimal:
         """What may still be spent."""
-        return self.limit - sum(self._sums.values(), NOTHING)
+        return functools.reduce(_EXACT.subtract, self._sums.values(), self.limit)
 
     def reserve(self, price: Estimate | None, what: str) -> Decimal:
         """Sets the price of a generation aside.
@@ -98,7 +101,7 @@ class Budget:
         with self._lock:
             left = self.left
             if amount is not None and amount <= left:
-                self._sums["reserved"] += amount
+                self._sums["reserved"] = _EXACT.add(self._sums["reserved"], amount)
                 return amount
         if amount is None:
             said = f" (it says: {price.text})" if price is not None and price.text else ""
@@ -116,9 +119,9 @@ class Budget:
     def move(self, amount: Decimal, before: _State, after: _State | None) -> None:
         """Books an amount from one sum to another, or gives it back."""
         with self._lock:
-            self._sums[before] -= amount
+            self._sums[before] = _EXACT.subtract(self._sums[before], amount)
             if after is not None:
-                self._sums[after] += amount
+                self._sums[after] = _EXACT.add(self._sums[after], amount)
 
 
 _State: TypeAlias = Literal["reserved", "spent", "unknown"]
@@ -160,9 +163,9 @@ class Cost(Struct, frozen=True, kw_only=True):
         return Cost(
             generations=self.generations + times,
             unpriced=self.unpriced + times * (points is credits_ is usd is None),
-            points=self.points + times * (points or NOTHING),
-            credits=self.credits + times * (credits_ or NOTHING),
-            usd=self.usd + times * (usd or NOTHING),
+            points=_EXACT.fma(points or NOTHING, times, self.points),
+            credits=_EXACT.fma(credits_ or NOTHING, times, self.credits),
+            usd=_EXACT.fma(usd or NOTHING, times, self.usd),
         )
 
 
@@ -209,7 +212,9 @@ _NONE = Cost()
 
 
 class Hold:
-    """The price of one submit, from before it is sent until it is known what became of it.
+    """The price of one generation, from before its submit until it is known what became of it.
+
+    Several submits with one idempotency key are one generation, and share this.
 
     Args:
         books: The client's.
@@ -217,16 +222,33 @@ class Hold:
         price: What it costs, as far as it is known.
         budgets: The limits that it must keep to.
 
+    Attributes:
+        doubtful: Whether a submit of it may have been accepted, and its answer is lost.
+        idle: Whether none of its submits is under way.
+
     Raises:
         BudgetExceeded: It does not fit into one of them. Nothing is set aside then.
     """
 
-    __slots__ = ("_books", "_column", "_kind", "_price", "_set_aside", "_settled")
+    __slots__ = (
+        "_accepted",
+        "_books",
+        "_column",
+        "_kind",
+        "_price",
+        "_set_aside",
+        "_settled",
+        "_under_way",
+        "doubtful",
+    )
 
     def __init__(self, books: Books, kind: str, price: Estimate | None, budgets: Sequence[Budget]) -> None:
         self._books = books
         self._kind = kind
         self._price = price
+        self._under_way = 0
+        self.doubtful = False
+        self._accepted = False
         self._settled = False
         # Where it stands in the books: nowhere until it is accepted, or may have been.
         self._column: _Column | None = None
@@ -238,9 +260,33 @@ class Hold:
             self._book("reserved", None)
             raise
 
-    def accept(self) -> None:
-        """The service took it: it is open."""
-        self._enter("open")
+    @property
+    def idle(self) -> bool:
+        return not self._under_way
+
+    def begin(self) -> None:
+        """A submit of it begins."""
+        self._under_way += 1
+        if self._settled and not self._accepted:
+            # What nobody could tell will be found out: it is sent once more, with its key.
+            self._settled = False
+            self._book("unknown", "reserved")
+            self._enter(None)
+
+    def end(self, *, accepted: bool, doubtful: bool = False) -> None:
+        """A submit of it has ended.
+
+        Args:
+            accepted: Whether the service took it.
+            doubtful: Whether it may have, and its answer is lost.
+        """
+        self._under_way -= 1
+        self.doubtful = self.doubtful or doubtful
+        if accepted and not self._accepted:
+            self._accepted = True
+            self._enter("open")
+        elif self.idle and not self._accepted:
+            self.settle("unknown" if self.doubtful else "no")
 
     def settle(self, charged: Charged) -> None:
         """It is known what became of the money, or that nobody can tell. Only the first time counts."""
@@ -249,13 +295,7 @@ class Hold:
         self._settled = True
         self._book("reserved", _AFTER[charged])
         # What was refused was no generation.
-        self._enter(None if charged == "no" and self._column is None else _COLUMN[charged])
-
-    def reopen(self) -> None:
-        """What nobody could tell will be found out: it is sent once more, with its key."""
-        self._settled = False
-        self._book("unknown", "reserved")
-        self._enter(None)
+        self._enter(None if charged == "no" and not self._accepted else _COLUMN[charged])
 
     def _book(self, before: _State, after: _State | None) -> None:
         for budget, amount in self._set_aside:

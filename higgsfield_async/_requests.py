@@ -106,6 +106,8 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
             except msgspec.ValidationError as error:
                 wrong.append(FieldError((field.name,), _in_words(error), "value_error"))
             else:
+                if not _is_writable(value):
+                    wrong.append(FieldError((field.name,), "has half a character in it (a surrogate)", "value_error"))
                 value = _put_back(value, aside) if aside else value
                 # What was checked is what is kept: a copy of a list, a struct made of a dict.
                 msgspec.structs.force_setattr(self, field.name, value)
@@ -143,6 +145,16 @@ class _Checked(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
             if (value := getattr(self, name)) is not None
         )
         return f"{type(self).__name__}({', '.join(fields)})"
+
+
+def _is_writable(value: object) -> bool:
+    """Whether text, or a list of texts, can be written as UTF-8: half of a pair of surrogates cannot."""
+    if isinstance(value, str):
+        try:
+            return value.isascii() or bool(value.encode())
+        except UnicodeEncodeError:
+            return False
+    return not isinstance(value, list) or all(map(_is_writable, cast("list[object]", value)))
 
 
 _fields = functools.cache(msgspec.structs.fields)
@@ -629,11 +641,8 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
         super().__post_init__()
         if self.model_id.partition("/")[0] in _RESERVED:
             self._refuse(FieldError(("model_id",), "begins with a route of the platform's own", "value_error"))
-        try:
-            # The standard library's encoder is the strict one: msgspec's writes NaN as null.
-            json.dumps(self.arguments, allow_nan=False, default=_put_out)
-        except (TypeError, ValueError, RecursionError) as error:
-            self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {error}", "value_error"))
+        if (why := _unwritable(self.arguments)) is not None:
+            self._refuse(FieldError(("arguments",), f"cannot be written as JSON: {why}", "value_error"))
         msgspec.structs.force_setattr(self, "arguments", arguments_of(self.arguments))
         wrong = _hints.problems(self.model_id, self.arguments)
         if wrong is None and self.strict:
@@ -649,6 +658,20 @@ class ModelRequest(_Checked, frozen=True, kw_only=False):
         else:
             # The line that makes the request: msgspec's own __init__ is no frame.
             warnings.warn(message, ArgumentWarning, stacklevel=2)
+
+
+def _unwritable(arguments: Mapping[str, Any]) -> str | None:
+    """Why arguments cannot be written as JSON, or None where they can."""
+    try:
+        # The standard library's encoder is the strict one: msgspec's writes NaN as null.
+        json.dumps(arguments, allow_nan=False, default=_put_out)
+        msgspec.json.encode(arguments, enc_hook=_put_out)
+    except UnicodeEncodeError:
+        # Its own words have all of the text with them.
+        return "a text has half a character in it (a surrogate)"
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return str(error)
+    return None
 
 
 def _put_out(value: object) -> str:

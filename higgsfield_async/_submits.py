@@ -7,6 +7,7 @@ import functools
 import logging
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +19,10 @@ from higgsfield_async._domain import Estimate, JobSet, TaskRef
 from higgsfield_async._errors import (
     ClientClosed,
     ConfigurationError,
+    ConnectionFailed,
     HiggsfieldError,
+    MalformedResponse,
+    NotFound,
     RateLimited,
     SubmissionUnknown,
     Unsupported,
@@ -32,6 +36,9 @@ from higgsfield_async._transports import Transport
 
 # As the documentation names it: the refs of what was paid for by callers that are gone are in its warnings.
 logger = logging.getLogger("higgsfield_async.client")
+
+# So many idempotency keys are remembered.
+KEYS_AT_MOST = 10_000
 
 # The limit that comes with this word counts what waits in the account's queue, and each result of a batch by itself.
 _QUEUE_FULL = "account_queue_full"
@@ -71,8 +78,8 @@ class Submits:
         self._budget = checked_budget(budget, transport)
         self._paying: dict[asyncio.Task[GenerationTask], Ticket] = {}
         self._canceling: set[asyncio.Task[None]] = set()
-        # By their idempotency keys: what brings one of these back is the same generation, and pays nothing more.
-        self._in_doubt: dict[str, Hold] = {}
+        # By idempotency keys that may come again: each brings back the same generation, and pays nothing more.
+        self._holds: OrderedDict[str, Hold] = OrderedDict()
         self.books = Books()
         self.closed = False
 
@@ -123,14 +130,13 @@ class Submits:
         )
         call = self._transport.submit(request, options)
         budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
-        known = self._in_doubt.get(call.key or "")
-        price = None if known else await self._price(parts, request, asked=bool(budgets))
+        until = min(until, time.monotonic() + self._limits.patience)
+        price = None if call.key in self._holds else await self._price(parts, request, budgets, until)
         # Who is cancelled already pays nothing: past this line the submit outlives its caller.
         await anyio.lowlevel.checkpoint()
         self._check_open()
-        hold = self._hold(call, price, request, budgets)
-        doubtful = call.resumed or known is not None
-        ticket = Ticket(until=min(until, time.monotonic() + self._limits.patience), doubtful=doubtful)
+        hold = self._hold(call.key, price, request, budgets)
+        ticket = Ticket(until=until, doubtful=call.resumed or hold.doubtful)
         reported = options.webhook is not None
         paying = asyncio.create_task(
             self._pay(parts, call, request, ticket=ticket, hold=hold, placed=placed, reported=reported),
@@ -138,7 +144,8 @@ class Submits:
         )
         self._paying[paying] = ticket
         paying.add_done_callback(self._paying.pop)
-        paying.add_done_callback(functools.partial(self._paid, hold, ticket, call.key))
+        given = options.idempotency_key is not None
+        paying.add_done_callback(functools.partial(self._paid, hold, ticket, call.key, given=given))
         try:
             return await asyncio.shield(paying)
         except asyncio.CancelledError:
@@ -156,36 +163,57 @@ class Submits:
             msg = "The client was closed before this was submitted."
             raise ClientClosed(msg, refused=True)
 
-    async def _price(self, parts: Parts, request: GenerationRequest, *, asked: bool) -> Estimate | None:
+    async def _price(
+        self, parts: Parts, request: GenerationRequest, budgets: list[Budget], until: float
+    ) -> Estimate | None:
         """What a generation will cost; None where that is not known, or would have to be asked for and is not."""
         known = self._transport.price(request)
-        if known is not None or not asked:
+        if known is not None or not budgets:
             return known
-        try:
-            return await estimate_one(parts, request)
-        except Unsupported:
-            return None
+        with anyio.move_on_after(until - time.monotonic()):
+            while True:
+                try:
+                    return await estimate_one(parts, request)
+                except RateLimited as error:
+                    # It waits for its turn like a submit: what is refused as too much is held back.
+                    logger.info("The price is asked for again: %s", error)
+                except (Unsupported, MalformedResponse):
+                    return None
+                except NotFound:
+                    if not all(budget.unpriced for budget in budgets):
+                        raise
+                    return None
+        msg = f"The price of {self._transport.kind(request)} was not told in time, so that it was not submitted."
+        raise ConnectionFailed(msg, refused=True, transient=True)
 
-    def _hold(
-        self, call: Call[JobSet], price: Estimate | None, request: GenerationRequest, budgets: list[Budget]
-    ) -> Hold:
-        if (hold := self._in_doubt.pop(call.key or "", None)) is not None:
-            hold.reopen()
-            return hold
-        return Hold(self.books, self._transport.kind(request), price, budgets)
+    def _hold(self, key: str | None, price: Estimate | None, request: GenerationRequest, budgets: list[Budget]) -> Hold:
+        hold = None if key is None else self._holds.get(key)
+        if hold is None:
+            hold = Hold(self.books, self._transport.kind(request), price, budgets)
+        hold.begin()
+        if key is not None:
+            self._holds[key] = hold
+            self._holds.move_to_end(key)
+            if len(self._holds) > KEYS_AT_MOST:
+                self._holds.popitem(last=False)
+        return hold
 
-    def _paid(self, hold: Hold, ticket: Ticket, key: str | None, paying: asyncio.Task[GenerationTask]) -> None:
-        """Books a submit that was not accepted, or of which nobody knows."""
+    def _paid(
+        self, hold: Hold, ticket: Ticket, key: str | None, paying: asyncio.Task[GenerationTask], *, given: bool
+    ) -> None:
+        """Books what became of a submit."""
         error = None if paying.cancelled() else paying.exception()
-        if paying.cancelled() or error is not None:
-            sure = (
-                error.charged == "no"
-                if isinstance(error, HiggsfieldError)
-                else not (ticket.in_flight or ticket.doubtful)
-            )
-            hold.settle("no" if sure else "unknown")
-            if key is not None and not sure:
-                self._in_doubt[key] = hold
+        accepted = not paying.cancelled() and error is None
+        if accepted:
+            doubtful = False
+        elif isinstance(error, HiggsfieldError):
+            doubtful = error.charged != "no"
+        else:
+            doubtful = ticket.in_flight or ticket.doubtful
+        hold.end(accepted=accepted, doubtful=doubtful)
+        # A key of our own is told to nobody, but where its answer is lost. What was refused has no claim on a key.
+        if key is not None and hold.idle and not (hold.doubtful or (accepted and given)):
+            self._holds.pop(key, None)
 
     async def _pay(
         self,

@@ -167,7 +167,7 @@ class GenerationTask:
                 # Perhaps it is canceled already, by an earlier try whose answer was lost.
                 if (await self.refresh()).status is not JobStatus.CANCELED:
                     raise
-        self._parts.tracker.hurry(self._tracked)
+        self._parts.tracker.cancel(self._tracked)
 
     async def delete(self) -> None:
         """Deletes what it made from the service, once it has ended: on the platform's v2.

@@ -8,6 +8,7 @@ import copy
 import heapq
 import itertools
 import logging
+import math
 import random
 import time
 from collections import Counter, OrderedDict, deque
@@ -45,6 +46,9 @@ SAFETY_NET = 60.0
 # keys of so many are, to tell those that come again.
 EARLY, EARLY_AT_MOST, KEYS_AT_MOST = 600.0, 1_000, 10_000
 
+# For so many seconds the end of what was canceled is looked for, whether anybody waits for it or not.
+LEAVE = 60.0
+
 # Anybody may send a hint: it brings a look forward no more often than each so many seconds.
 HINTS = 2.0
 
@@ -64,6 +68,7 @@ class Tracked:
         ripe: Whether a look at it is due, and waits to be made.
         planned: When it stands in the schedule, or None.
         reported: Whether the service was asked to report its end.
+        leaving: Until when it is looked at though nobody waits for it: it was canceled, and its end settles its price.
         hints_from: When a hint that proves nothing may bring a look forward again.
         first: The first record of the same id, where this one has another kind: a ref may come from anywhere.
         namesakes: Of the first one, the others.
@@ -83,6 +88,7 @@ class Tracked:
         "hold",
         "hurried",
         "job_set",
+        "leaving",
         "linkless",
         "linkless_since",
         "listeners",
@@ -114,6 +120,7 @@ class Tracked:
         self.born = now if self.ours else now - _age(ref)
         self.seen_open = now
         self.hold: Hold | None = None
+        self.leaving = -math.inf
         self.held = False
         self.looking = False
         self.ripe = False
@@ -293,11 +300,7 @@ class Tracker:
 
     def book(self, tracked: Tracked, hold: Hold) -> None:
         """Has the price of a generation settled at its end."""
-        if tracked.hold is not None:
-            hold.settle("no")  # it was submitted before, with the same key
-            return
-        tracked.hold = hold
-        hold.accept()
+        tracked.hold = tracked.hold or hold
         if tracked.ended and tracked.job_set is not None:
             hold.settle(tracked.job_set.charged)
 
@@ -368,6 +371,11 @@ class Tracker:
         """Ends what `listen` began, if it did."""
         with contextlib.suppress(ValueError):
             tracked.listeners.remove(listener)
+
+    def cancel(self, tracked: Tracked) -> None:
+        """Looks for the end of a generation that was canceled, whether anybody waits for it or not."""
+        tracked.leaving = time.monotonic() + LEAVE
+        self.hurry(tracked)
 
     def hurry(self, tracked: Tracked) -> None:
         """Looks at a generation now, if anybody waits for it."""
@@ -455,7 +463,9 @@ class Tracker:
         return max(gap, SAFETY_NET * (1 - chance / 10)) if self._reports_come and tracked.reported else gap
 
     def _wanted(self, tracked: Tracked) -> bool:
-        return not tracked.ended and (bool(tracked.listeners) or (tracked.held and bool(self._places.line)))
+        return not tracked.ended and (
+            bool(tracked.listeners) or (tracked.held and bool(self._places.line)) or tracked.leaving > time.monotonic()
+        )
 
     def _consider(self, tracked: Tracked) -> None:
         """Plans the next look at a generation, if there is to be one."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import pickle
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, localcontext
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from higgsfield_async import (
     BudgetExceeded,
     ClientClosed,
     ConfigurationError,
+    ConnectionFailed,
     Cost,
     Estimate,
     Higgsfield,
@@ -31,6 +33,7 @@ from higgsfield_async import (
     Keyframes,
     Limits,
     ModelRequest,
+    NotFound,
     PlatformTransport,
     ProxyTransport,
     SubmissionUnknown,
@@ -286,6 +289,110 @@ async def test_the_same_key_twice_is_one_generation(client: Client) -> None:
         assert row.open.generations == 1
 
 
+async def test_one_key_is_one_price_however_often_it_is_sent(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(credits=5)
+    async with client(V2, budget=budget) as hf:
+        for _ in range(3):
+            await hf.run(V2.request, idempotency_key="k")
+            gc.collect()
+        assert state(budget) == (PRICE, 0, 0, 5 - PRICE)
+        [row] = hf.spent()
+        assert row.charged.generations == len(sandbox.generations) == 1
+
+
+async def test_two_at_once_with_one_key(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(credits=5)
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 10)
+    async with client(V2, budget=budget) as hf:
+        found = await asyncio.gather(
+            *(hf.submit(V2.request, idempotency_key="k") for _ in range(2)), return_exceptions=True
+        )
+        assert [type(each) for each in found] == [SubmissionUnknown] * 2
+        assert state(budget) == (0, 0, PRICE, 5 - PRICE)
+        one, other = await asyncio.gather(*(hf.submit(V2.request, idempotency_key="k") for _ in range(2)))
+        assert one.id == other.id
+        await one.wait()
+        assert state(budget) == (PRICE, 0, 0, 5 - PRICE)
+        [row] = hf.spent()
+        assert (row.charged.generations, row.unknown.generations) == (1, 0)
+
+
+async def test_what_one_submit_lost_another_cannot_give_back(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(credits=5)
+    sandbox.script("estimate", Fault(), Fault.delay(0.3))
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 5, Fault.answer(422))
+    async with client(V2, budget=budget) as hf:
+        found = await asyncio.gather(
+            *(hf.submit(V2.request, idempotency_key="k", resumes=False) for _ in range(2)), return_exceptions=True
+        )
+    assert [type(each) for each in found] == [SubmissionUnknown] * 2
+    assert len(sandbox.generations) == 1
+    assert budget.unknown == PRICE
+
+
+async def test_what_is_refused_has_no_claim_on_its_key(sandbox: Sandbox, client: Client) -> None:
+    budget = Budget(credits=PRICE)
+    sandbox.script("submit", Fault.answer(403, b'{"detail":"not_enough_credits"}'))
+    async with client(V2, budget=budget) as hf:
+        with pytest.raises(InsufficientCredits):
+            await hf.submit(V2.request, idempotency_key="k", resumes=False)
+        assert state(budget) == (0, 0, 0, PRICE)
+        await hf.submit(V2.request, idempotency_key="k", resumes=False)
+        assert state(budget) == (0, PRICE, 0, 0)
+
+
+async def test_only_so_many_keys_are_remembered(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("higgsfield_async._submits.KEYS_AT_MOST", 2)
+    async with client(V2, budget=Budget(credits=20)) as hf:
+        for key in "abca":
+            await hf.run(V2.request, idempotency_key=key)
+        # The first was forgotten, and so counted again: rather too much than too little.
+        assert sum(row.charged.generations for row in hf.spent()) == 4
+        assert list(hf._submits._holds) == ["c", "a"]
+
+
+async def test_a_cancel_gives_back_though_nobody_waits(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(*[Plan(queued=9e9)] * 2)
+    budget = Budget(credits=2)
+    async with client(V2, budget=budget) as hf:
+        for _ in range(2):
+            with anyio.move_on_after(0.2):
+                await hf.run(V2.request, on_cancel="cancel")
+            while budget.reserved:
+                await anyio.sleep(0.01)
+        assert state(budget) == (0, 0, 0, 2)
+        assert hf.stats().queued == 0
+        assert not hf.open_tasks()
+
+
+async def test_a_price_that_is_slow_is_within_the_timeout(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("estimate", Fault.delay(5))
+    async with client(V2, budget=Budget(credits=5)) as hf:
+        with pytest.raises(ConnectionFailed, match="was not told in time, so that it was not submitted") as caught:
+            await hf.run(V2.request, timeout=0.1)
+    assert caught.value.charged == "no"
+    assert submits(sandbox) == 0
+
+
+async def test_a_price_waits_for_its_turn_like_a_submit(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("estimate", *[Fault.answer(429, headers={"Retry-After": "0"})] * 12)
+    async with client(V2, budget=Budget(credits=5)) as hf:
+        await hf.submit(V2.request)
+    assert submits(sandbox) == 1
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_a_model_without_a_price(sandbox: Sandbox, client: Client, status: int) -> None:
+    async with client(V2, budget=Budget(credits=5, unpriced=2)) as hf:
+        sandbox.script("estimate", *[Fault.answer(status, b"{}")] * 5)
+        await hf.submit(V2.request)
+    sandbox.script("estimate", *[Fault.answer(status, b"{}")] * 5)
+    async with client(V2, budget=Budget(credits=5)) as hf:
+        with pytest.raises(NotFound if status == 404 else BudgetExceeded):
+            await hf.submit(V2.request)
+    assert submits(sandbox) == 1
+
+
 async def test_a_cancelled_submit(sandbox: Sandbox, client: Client) -> None:
     budget = Budget(points=20)
     sandbox.script("submit", Fault.delay(0.3))
@@ -414,7 +521,8 @@ def test_never_overdrawn_by_threads() -> None:
             except BudgetExceeded:
                 refused.append(1)
             else:
-                hold.accept()
+                hold.begin()
+                hold.end(accepted=True)
                 hold.settle("yes")
 
     threads = [threading.Thread(target=spend) for _ in range(4)]
@@ -426,7 +534,9 @@ def test_never_overdrawn_by_threads() -> None:
     assert len(refused) == 400 - 142
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["hold", "accept", "yes", "no", "unknown", "reopen"])))
+STEPS = st.lists(
+    st.tuples(st.integers(0, 9), st.sampled_from(["hold", "begin", "accept", "refuse", "lose", "yes", "no", "unknown"]))
+)
 
 
 class Model:
@@ -435,23 +545,36 @@ class Model:
     def __init__(self, hold: Hold, cost: int) -> None:
         self.hold = hold
         self.cost = cost
-        self.past = ["held"]
+        self.state = "held"
+        self.under_way = 0
+        self.doubtful = False
+        self.begin()
+
+    def begin(self) -> None:
+        if self.state != "refused":
+            self.hold.begin()
+            self.under_way += 1
+            self.state = "held" if self.state == "in doubt" else self.state
+
+    def end(self, *, accepted: bool, doubtful: bool) -> None:
+        if self.under_way:
+            self.hold.end(accepted=accepted, doubtful=doubtful)
+            self.under_way -= 1
+            self.doubtful = self.doubtful or doubtful
+            if self.state == "held" and accepted:
+                self.state = "open"
+            elif self.state == "held" and not self.under_way:
+                self.state = "in doubt" if self.doubtful else "refused"
 
     def take(self, step: str) -> None:
-        last = self.past[-1]
-        if step == "accept":
-            if last == "held":
-                self.hold.accept()
-                self.past.append("open")
-        elif step == "reopen":
-            if last == "unknown" and "open" not in self.past:
-                self.hold.reopen()
-                self.past.append("held")
-        else:
+        if step == "begin":
+            self.begin()
+        elif step in ("accept", "refuse", "lose"):
+            self.end(accepted=step == "accept", doubtful=step == "lose")
+        elif self.state == "open":
             charged: Any = step
             self.hold.settle(charged)
-            if last in ("held", "open"):
-                self.past.append(step)
+            self.state = step
 
 
 @given(st.integers(0, 40), STEPS)
@@ -469,13 +592,29 @@ def test_whatever_happens_the_sums_are_right(limit: int, steps: list[tuple[int, 
         assert budget.left >= 0
 
     def sums(*states: str) -> int:
-        return sum(model.cost for model in models if model.past[-1] in states)
+        return sum(model.cost for model in models if model.state in states)
 
-    assert state(budget)[:3] == (sums("yes"), sums("held", "open"), sums("unknown"))
+    assert state(budget)[:3] == (sums("yes"), sums("held", "open"), sums("in doubt", "unknown"))
     for row in books.rows:
         assert row.charged.points == sums("yes")
-        assert row.unknown.points == sums("unknown")
+        assert row.unknown.points == sums("in doubt", "unknown")
         assert row.open.points == sums("open")
+        assert row.free.points == sums("no")
+
+
+def test_sums_are_exact_whatever_the_context() -> None:
+    price = Estimate(credits=Decimal("0.049"), source="x")
+    budget, books = Budget(credits="147.01"), Books()
+    with localcontext(Context(prec=2, traps=[Inexact])):
+        for _ in range(3000):
+            hold = Hold(books, "x", price, [budget])
+            hold.begin()
+            hold.end(accepted=True)
+            hold.settle("yes")
+        with pytest.raises(BudgetExceeded):
+            Hold(books, "x", price, [budget])
+    assert budget.spent == 147
+    assert books.rows[0].charged.credits == 147
 
 
 # The prices of many.

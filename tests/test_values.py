@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from higgsfield_async import (
     DopMotion,
     DopVideo,
     GenerationError,
+    Higgsfield,
     HiggsfieldError,
     ImageToVideo,
     InsufficientCredits,
@@ -47,6 +49,7 @@ from higgsfield_async import (
 from higgsfield_async._domain import without_query
 from higgsfield_async._http import Call, HttpRequest, HttpResponse
 from higgsfield_async._polling import ends_wait
+from higgsfield_async.sandbox import Fault, Sandbox
 from surfaces import IMAGE, MOTION, PROMPT
 
 VIDEO: dict[str, Any] = {"model": "lite", "motion_id": MOTION, "prompt": PROMPT, "images": [IMAGE]}
@@ -444,3 +447,41 @@ def test_arguments_nested_too_deeply() -> None:
     with pytest.raises(InvalidRequest, match="cannot be written as JSON") as caught:
         ModelRequest("a/b", deep)
     assert caught.value.errors[0].loc == ("arguments",)
+
+
+HALF = "a cat \ud83d"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Keyframes(prompt=HALF),
+        lambda: Keyframes(prompt="x", image_references=["https://example.com/\ud83d.png"]),
+        lambda: CharacterTraining(name=HALF, images=["https://example.com/a.png"]),
+        lambda: ModelRequest("a/b", {"prompt": HALF}),
+        lambda: ModelRequest("a/b", {"list": [{HALF: 1}]}),
+    ],
+)
+def test_half_a_character_is_refused_and_not_repeated(make: Callable[[], object]) -> None:
+    with pytest.raises(InvalidRequest, match="half a character") as caught:
+        make()
+    assert "cat" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("arguments", [{"x": {None: 1}}, {"prompt": type("Text", (str,), {})("x")}])
+def test_what_only_one_encoder_writes_is_refused(arguments: Any) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be written as JSON"):
+        ModelRequest("a/b", arguments)
+
+
+@pytest.mark.parametrize("created_at", [253402300800, 1e300, "253402300800"])
+async def test_a_year_that_no_calendar_has(
+    sandbox: Sandbox, client: Callable[..., Higgsfield], created_at: Any
+) -> None:
+    body = json.dumps({"id": "c1", "name": "Ann", "status": "completed", "created_at": created_at, "jobs": []}).encode()
+    sandbox.script("submit", *[Fault.answer(200, body)] * 2)
+    async with client("platform") as hf:
+        task = await hf.characters.create("Ann", ["https://example.com/a.png"])
+        assert (task.id, task.job_set and task.job_set.created_at) == ("c1", None)
+        assert (await hf.submit(Keyframes(prompt="x"))).id == "c1"

@@ -43,7 +43,7 @@ class Complaint(NamedTuple):
     html: bool = False
 
 
-UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What a decoder raises for a body that it cannot read."""
 
 
@@ -274,8 +274,8 @@ def read_time(value: object) -> datetime | None:
     """A `created_at` of any form, or None: beyond what decoding reads by itself, any other ISO 8601."""
     try:
         return msgspec.convert(value, datetime | None, strict=False)
-    except msgspec.ValidationError:
-        pass
+    except (msgspec.ValidationError, ValueError):
+        pass  # the latter for a year beyond 9999
     try:
         return datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

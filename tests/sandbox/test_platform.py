@@ -469,6 +469,8 @@ async def test_several_images_are_several_jobs(frozen: Any, path: str, params: A
         ("/v1/text2image/keyframes", {"aspect_ratio": "5:4"}, (["aspect_ratio"], "literal_error")),
         ("/v1/text2image/keyframes", {"quality": "1080p"}, (["quality"], "literal_error")),
         ("/v1/text2image/keyframes", {"count": 0}, (["count"], "greater_than_equal")),
+        # No limit is documented; this one protects the sandbox.
+        ("/v1/text2image/keyframes", {"count": 1_001}, (["count"], "less_than_equal")),
         ("/v1/text2image/keyframes", {"seed": 1_000_001}, (["seed"], "less_than_equal")),
         ("/v1/text2image/keyframes", {"image_references": [REFERENCE] * 9}, (["image_references"], "too_long")),
         (
