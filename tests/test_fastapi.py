@@ -450,6 +450,32 @@ async def test_a_caller_that_goes_away_is_noticed_though_its_body_is_not_read(cl
         await asyncio.wait_for(ended.wait(), 5)
 
 
+async def test_a_handler_passes_a_result_on(client: Make, sandbox: Sandbox) -> None:
+    app = FastAPI(lifespan=lifespan(lambda: client(V1)))
+
+    @app.get("/{ref}")
+    async def result(ref: str, hf: Client) -> StreamingResponse:
+        job_set = await hf.task(ref).wait()
+        return StreamingResponse(hf.stream(job_set.outputs[0]), media_type="image/png")
+
+    async with client(V1) as hf:
+        task = await hf.submit(V1.request)
+        async with hf.stream((await task.wait()).outputs[0]) as stream:
+            whole = b"".join([piece async for piece in stream])
+    async with running(app) as call:
+        async with call.session.get(f"/{task.ref.short}") as response:
+            assert (response.status, response.content_type) == (200, "image/png")
+            assert await response.read() == whole
+        # A caller that goes away lets go of the connection behind it.
+        sandbox.script("download", *[Fault.delay(0.2)] * 3)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05), call.session.get(f"/{task.ref.short}") as response:
+                    await response.read()
+        async with call.session.get(f"/{task.ref.short}") as response:
+            assert await response.read() == whole
+
+
 async def test_an_error_in_the_middle_of_an_answer_is_the_servers(client: Make) -> None:
     app = FastAPI(lifespan=lifespan(lambda: client(V1)))
     router = APIRouter(route_class=HiggsfieldRoute)
