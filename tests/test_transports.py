@@ -304,7 +304,7 @@ CHECKS: dict[type, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(status=st.sampled_from([200, 202]) | st.integers(100, 599), headers=headers, body=bodies)
 @example(status=200, headers={}, body=b"[" * 100_000)
 @example(status=500, headers={}, body=b"[" * 100_000)
