@@ -423,9 +423,11 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         total: How many there are in all, or None where the service does not say.
         cursor: What to ask the next page with, or None.
         size: How many were asked for, or None where all are sent at once.
+        received: How many came, with those that have no id and are passed over; None where every one is in `items`.
     """
 
     items: tuple[T, ...]
     total: int | None = None
     cursor: int | str | None = None
     size: int | None = None
+    received: int | None = None
