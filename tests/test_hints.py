@@ -454,7 +454,7 @@ kinds = st.sampled_from(["string", "integer", "number", "boolean", "array", "obj
 words: dict[str, st.SearchStrategy[Any]] = {
     "type": kinds | st.lists(kinds, max_size=3),
     "format": st.sampled_from(["uri", "uuid", "date"]),
-    "enum": st.lists(st.none() | st.booleans() | st.integers() | st.text(max_size=3), max_size=3),
+    "enum": st.lists(st.none() | st.booleans() | st.integers() | st.text(min_size=1, max_size=3), max_size=3),
     "default": st.none() | st.integers(),
     **dict.fromkeys(("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"), st.integers(0, 5)),
 }
