@@ -149,7 +149,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def hints(session: nox.Session) -> None:
-    """Bring what is known of the AI models up to date: `-- openapi.json --date 2026-07-19`."""
+    """Bring what is known of the AI models up to date: `-- openapi.json --date 2026-07-19`, when that was published."""
     session.install("-e", ".")
     session.run("python", "-m", "higgsfield_async._hints", *session.posargs)
 

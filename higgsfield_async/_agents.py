@@ -123,7 +123,8 @@ class AgentSession:
         """Sends a message, or the answer to a question. The agent's turn that it begins costs money.
 
         It is sent again only where it cannot have been taken. When the calling asyncio task is cancelled while the
-        answer is under way, the message may have been taken: `messages()` tells.
+        answer is under way, the message may have been taken: `messages()` tells. So it may when the client is closed
+        meanwhile, which waits for the answers to submits and not for this one: that is a `SubmissionUnknown`.
 
         Args:
             content: What to say. A file is named in it by the address that `hf.agents.upload` gave.
@@ -136,8 +137,8 @@ class AgentSession:
             ApiError: With `status` 409: a turn is under way, and nothing was taken. Wait for its end, or interrupt it.
             InsufficientCredits: The balance does not suffice.
             PermissionDenied: Agents are not enabled for the account.
-            SubmissionUnknown: It may have been taken; its answer is lost. Its `request` is None, as is its `key`:
-                look at `messages()` before sending it again.
+            SubmissionUnknown: It may have been taken; its answer is lost, or the client was closed before it came. Its
+                `request` is None, as is its `key`: look at `messages()` before sending it again.
             HiggsfieldError: It was not taken.
         """
         return await self._send(content, math.inf)
@@ -203,6 +204,16 @@ class AgentSession:
             ClientClosed: The client was closed.
         """
         seconds = checked_seconds(timeout, self._parts.poll)
+        return await self._wait(seconds, time.monotonic() + seconds)
+
+    async def _wait(self, seconds: float, until: float, *, asking: bool = True) -> AgentState:
+        """Waits until then, which is so many seconds after whoever waits began.
+
+        Args:
+            seconds: What is told of the deadline.
+            until: The deadline, by the monotonic clock.
+            asking: Whether a question of which nothing is seen yet is an end.
+        """
         engine, poll = self._parts.engine, self._parts.poll
         state: AgentState | None = None
         failed: HiggsfieldError | None = None
@@ -210,7 +221,7 @@ class AgentSession:
         # What was just sent has time; of a session that was picked up, nothing is known: it is looked at once.
         pause = poll.gap(0, random.random()) if self._begun else 0.0
         try:
-            with anyio.move_on_after(seconds):
+            with anyio.move_on_after(until - time.monotonic()):
                 while True:
                     await engine.pace.rest(pause)
                     looks += 1
@@ -225,7 +236,8 @@ class AgentSession:
                         pause = max(pause, self._retry.delay(failures, error.retry_after, random.random()))
                         continue
                     failed, failures = None, 0
-                    if state.status.over:
+                    unheard = state.status is AgentStatus.AWAITING_INPUT and not state.messages
+                    if state.status.over and (asking or not unheard):
                         self._begun = False
                         return state
         except ClientClosed as error:
@@ -249,25 +261,40 @@ class AgentSession:
 
         Args:
             content: As for `send`.
-            on_question: Called with what was said since the last message, when the agent awaits input; what it
-                returns, or what that gives when awaited, is sent as the answer. Without it, a question is an end.
+            on_question: Called with what was said since the last message, when the agent awaits input and something
+                was; what it returns, or what that gives when awaited, is sent as the answer. Without it, a question
+                is an end.
             timeout: Seconds for all of it together, answers included; None for the poll policy's deadline, `math.inf`
-                for no end. A message that is under way is not cut short by it.
+                for no end. It cancels an `on_question` that is awaited too long, and no answer is sent after it. A
+                message that is under way is not cut short by it.
 
         Returns:
             The state at the end, with what was said after the last message that was sent.
 
         Raises:
+            WaitTimeout: The deadline has passed: for the turn, or for the answer to a question, which was not sent.
             HiggsfieldError: As `send` and `wait` do.
         """
-        until = time.monotonic() + checked_seconds(timeout, self._parts.poll)
+        seconds = checked_seconds(timeout, self._parts.poll)
+        until = time.monotonic() + seconds
         await self._send(content, until)
         while True:
-            state = await self.wait(max(0.0, until - time.monotonic()))
+            # A service that has not taken in yet what was just said asks its last question again, with nothing after
+            # it: an answer to that would be paid for, too.
+            state = await self._wait(seconds, until, asking=on_question is None)
             if state.status is not AgentStatus.AWAITING_INPUT or on_question is None:
                 return state
             answer = on_question(state.messages)
-            await self._send(await answer if inspect.isawaitable(answer) else answer, until)
+            if inspect.isawaitable(answer):
+                with anyio.move_on_after(until - time.monotonic()):
+                    answer = await answer
+            if inspect.isawaitable(answer) or time.monotonic() >= until:
+                msg = (
+                    f"The question of agent session {self.id} was not answered within {seconds:.3g} seconds: no answer "
+                    "was sent, and it goes on awaiting one. Send it, and wait again."
+                )
+                raise WaitTimeout(msg, job_set=None, charged="unknown")
+            await self._send(answer, until)
 
     async def interrupt(self) -> None:
         """Ends the turn that is under way, if there is one. What it has cost until then is not given back.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
 
-from higgsfield_async._catalogue import walk
+from higgsfield_async._catalogue import check_size, walk
 from higgsfield_async._domain import Character, Page
-from higgsfield_async._errors import ConfigurationError
 from higgsfield_async._media import MediaSource
 from higgsfield_async._requests import CharacterTraining
 from higgsfield_async._task import GenerationTask, Parts
@@ -57,19 +56,18 @@ class Characters:
     def list(self, *, size: int = 20) -> AsyncIterator[Character]:
         """Every character of the account, trained or not.
 
-        One that is created or deleted meanwhile may shift the pages, so that another one is missed.
+        One that is created meanwhile may not be among them; one that is deleted may shift the pages, so that another
+        one is missed.
 
         Args:
             size: How many to ask for at once, 1 to 20.
 
         Raises:
-            ConfigurationError: The size is out of range.
+            ConfigurationError: The size is no whole number, or out of range.
             Unsupported: The proxy has no characters.
             HiggsfieldError: The platform could not be asked.
         """
-        if not 1 <= size <= _LARGEST_PAGE:
-            msg = f"size must be 1 to {_LARGEST_PAGE}."
-            raise ConfigurationError(msg)
+        check_size(size, _LARGEST_PAGE)
 
         async def page_at(size: int | None, cursor: int | str | None) -> Page[Character]:
             parts = self._opened()

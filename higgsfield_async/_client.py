@@ -21,7 +21,7 @@ import anyio.to_thread
 from higgsfield_async._addresses import is_inside
 from higgsfield_async._agents import Agents
 from higgsfield_async._budget import Budget, Estimates, Spending
-from higgsfield_async._catalogue import ListedT, walk
+from higgsfield_async._catalogue import ListedT, check_size, walk
 from higgsfield_async._characters import Characters
 from higgsfield_async._domain import (
     AvatarPreset,
@@ -79,9 +79,6 @@ logger = logging.getLogger("higgsfield_async.client")
 
 # How long closing waits for the answers to submits under way, in seconds: each may be the id of something paid for.
 CLOSE_GRACE = 10.0
-
-# The limit that comes with this word counts what waits in the account's queue, and each result of a batch by itself.
-_QUEUE_FULL = "account_queue_full"
 
 # Imported by the first client that opens: aiohttp alone takes longer to import than all the rest.
 _ENGINE = "higgsfield_async._engine"
@@ -702,9 +699,8 @@ class Higgsfield:
     def _listed(
         self, of: type[ListedT], size: int | None, search: str | None = None, *, version: int = 1
     ) -> AsyncIterator[ListedT]:
-        if size is not None and size < 1:
-            msg = "size must be 1 or more."
-            raise ConfigurationError(msg)
+        if size is not None:
+            check_size(size)
 
         async def page_at(size: int | None, cursor: int | str | None) -> Page[ListedT]:
             call = self._transport.catalogue(of, size=size, search=search, cursor=cursor, version=version)

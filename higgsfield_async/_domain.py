@@ -237,6 +237,13 @@ _Short = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
 _short_decoder = msgspec.json.Decoder(tuple[_Short, _Short, int])
 
 
+def _without_queries(self: msgspec.Struct) -> str:
+    """How an item of a catalogue is shown: an address in it may be signed."""
+    fields = msgspec.structs.asdict(self).items()
+    hidden = {name: without_query(value) for name, value in fields if value and name.endswith("_url")}
+    return f"{type(self).__name__}({', '.join(f'{name}={hidden.get(name, value)!r}' for name, value in fields)})"
+
+
 class Motion(msgspec.Struct, frozen=True, kw_only=True):
     """A camera motion or effect: its `id` is the `motion_id` of `ImageToVideo` and of `DopVideo`'s motions."""
 
@@ -247,6 +254,8 @@ class Motion(msgspec.Struct, frozen=True, kw_only=True):
     categories: tuple[str, ...] = ()
     start_end_frame: bool | None = None
 
+    __repr__ = _without_queries
+
 
 class AvatarPreset(msgspec.Struct, frozen=True, kw_only=True):
     """A manner of speaking to the camera: its `id` is the `avatar_preset_id` of `Speech`."""
@@ -255,6 +264,8 @@ class AvatarPreset(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     preview_url: str | None = None
     thumbnail_url: str | None = None
+
+    __repr__ = _without_queries
 
 
 class Voice(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,6 +279,8 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True):
     voice_url: str | None = None
     image_url: str | None = None
 
+    __repr__ = _without_queries
+
 
 class Sound(msgspec.Struct, frozen=True, kw_only=True):
     """An ambient sound: its `id` is the `sound_id` of `Speak`."""
@@ -277,6 +290,8 @@ class Sound(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     sound_url: str | None = None
 
+    __repr__ = _without_queries
+
 
 class SoulStyle(msgspec.Struct, frozen=True, kw_only=True):
     """A style of the Soul models: its `id` is their `style_id`."""
@@ -285,6 +300,8 @@ class SoulStyle(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     preview_url: str | None = None
+
+    __repr__ = _without_queries
 
 
 class Character(msgspec.Struct, frozen=True, kw_only=True):
@@ -329,6 +346,8 @@ class MarketingPreset(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str | None = None
     preview_url: str | None = None
+
+    __repr__ = _without_queries
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -423,9 +442,11 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         total: How many there are in all, or None where the service does not say.
         cursor: What to ask the next page with, or None.
         size: How many were asked for, or None where all are sent at once.
+        received: How many came, with those that have no id and are passed over; None where every one is in `items`.
     """
 
     items: tuple[T, ...]
     total: int | None = None
     cursor: int | str | None = None
     size: int | None = None
+    received: int | None = None

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import pickle
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -44,6 +45,7 @@ from higgsfield_async import (
     UploadError,
     WaitTimeout,
 )
+from higgsfield_async._agents import OnQuestion
 from higgsfield_async._http import Grant, HttpResponse
 from higgsfield_async.sandbox import Fault, Sandbox
 from raw import RawServer, answer, raw_server
@@ -222,9 +224,70 @@ async def test_a_deadline_of_a_whole_run(frozen: Sandbox) -> None:
         session = await hf.agents.create()
         with pytest.raises(WaitTimeout):
             await session.run(PROMPT)
+        # It names the whole of it, whatever was left of it by then.
+        await session.interrupt()
+        frozen.script("submit", Fault.delay(0.3))
+        with pytest.raises(WaitTimeout, match=r"did not end within 0\.2 seconds"):
+            await session.run(PROMPT)
         frozen.script("submit", Fault.answer(429, b"", {"Retry-After": "100"}))
         with pytest.raises(RateLimited):
             await session.run(PROMPT, timeout=0.1)
+
+
+async def test_a_question_that_is_answered_too_late(sandbox: Sandbox, hf: Higgsfield) -> None:
+    cut: list[bool] = []
+
+    async def never(_: tuple[AgentMessage, ...]) -> str:
+        try:
+            await anyio.sleep(60)
+        finally:
+            cut.append(True)
+        return "too late"
+
+    def slowly(_: tuple[AgentMessage, ...]) -> str:
+        until = time.monotonic() + 1.1
+        while time.monotonic() < until:  # the code of a user that takes its time
+            pass
+        return "the red one"
+
+    callbacks: tuple[OnQuestion, ...] = (never, slowly)
+    for number, on_question in enumerate(callbacks, 1):
+        session = await hf.agents.create()
+        with anyio.fail_after(10), pytest.raises(WaitTimeout, match=r"not answered within 1 seconds") as caught:
+            await session.run("ask me", on_question=on_question, timeout=1)
+        assert session.id in str(caught.value)
+        assert caught.value.job_set is None
+        # Of each, the question alone was paid for.
+        assert paid(sandbox) == number
+        assert (await session.messages()).status is AgentStatus.AWAITING_INPUT
+    assert cut == [True]
+
+
+async def test_a_question_that_was_answered_is_not_answered_again(sandbox: Sandbox, hf: Higgsfield) -> None:
+    heard: list[int] = []
+
+    def once(messages: tuple[AgentMessage, ...]) -> str:
+        heard.append(len(messages))
+        sandbox.script("poll", behind, behind)
+        return "the red one"
+
+    session = await hf.agents.create()
+    # Looks that are behind: one before the question is there, and others after its answer was taken.
+    behind = Fault.answer(200, b'{"status":"awaiting_input","messages":[]}')
+    sandbox.script("poll", behind)
+    assert (await session.run("ask me", on_question=once)).text == "Done: the red one"
+    assert heard == [1]
+    assert paid(sandbox) == 2
+    # Whoever waits and answers for themselves is told as it is.
+    await session.send(PROMPT)
+    sandbox.script("poll", behind)
+    assert (await session.wait()).status is AgentStatus.AWAITING_INPUT
+    # And the wait for what is never said has an end.
+    await session.wait()
+    sandbox.script("poll", *[behind] * 1000)
+    with pytest.raises(WaitTimeout, match=r"within 0\.3 seconds: it was awaiting_input when last seen"):
+        await session.run(PROMPT, on_question=once, timeout=0.3)
+    assert heard == [1]
 
 
 async def test_what_ends_a_wait(sandbox: Sandbox, hf: Higgsfield) -> None:
@@ -250,6 +313,20 @@ async def test_a_wait_that_is_cancelled_leaves_the_turn_alone(sandbox: Sandbox, 
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert (await session.wait()).text == f"Done: {PROMPT}"
+
+
+async def test_closing_cuts_a_message_short(sandbox: Sandbox, client: Client) -> None:
+    sandbox.script("submit", Fault.delay(5))
+    hf = client("platform")
+    session = await hf.agents.create()
+    sending = asyncio.create_task(session.send(PROMPT))
+    while paid(sandbox) == 0:
+        await asyncio.sleep(0.001)
+    with anyio.fail_after(4):
+        await hf.close()
+        with pytest.raises(SubmissionUnknown, match=f"agent session {session.id} may have been taken"):
+            await sending
+    assert paid(sandbox) == 1
 
 
 @pytest.mark.parametrize("pause", [0.01, 100.0], ids=["looking", "resting"])

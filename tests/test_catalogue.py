@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -145,6 +146,21 @@ def test_a_list_of_presets_in_any_form(body: bytes, ids: list[str], total: int |
     assert ([preset.id for preset in page.items], page.total, page.cursor) == (ids, total, cursor)
 
 
+async def test_what_has_no_id_ends_no_list(sandbox: Sandbox, client: Client) -> None:
+    listed = [{"id": f"p{number}"} if number != 3 else {"title": "none"} for number in range(14)]
+    bodies = [json.dumps({"items": listed[:size]}).encode() for size in (5, 10, 20)]
+    sandbox.script("catalogue", *(Fault.answer(200, body) for body in bodies))
+    async with client("platform") as hf:
+        assert len([preset async for preset in hf.marketing_presets(size=5)]) == 13
+    assert [received.query["size"] for received in sandbox.received] == ["5", "10", "20"]
+    # Where the proxy has said how many there are, and sent as many, it is not asked once more.
+    voices = {"items": [{"id": "a", "name": "A"}, {"name": "none"}], "total": 2, "cursor": 2}
+    sandbox.script("catalogue", Fault.answer(200, json.dumps(voices).encode()))
+    async with client("proxy") as hf:
+        assert [voice.id async for voice in hf.voices(size=2)] == ["a"]
+    assert len(sandbox.received) == 4
+
+
 @pytest.mark.parametrize("body", [b"", b"7", b"{}", b'{"items":null}', b'{"items":{"a":1}}', b"<html>"])
 def test_what_is_no_list(body: bytes) -> None:
     with pytest.raises(MalformedResponse):
@@ -155,8 +171,10 @@ async def test_what_is_refused(sandbox: Sandbox, client: Client) -> None:
     async with client("platform") as hf:
         with pytest.raises(Unsupported):
             await anext(hf.voices())
-        with pytest.raises(ConfigurationError):
-            hf.motions(size=0)
+        size: Any
+        for size in (0, -1, "3", 2.0, True):
+            with pytest.raises(ConfigurationError, match="size must be a whole number, 1 or more"):
+                hf.motions(size=size)
     assert not sandbox.received
     async with client("proxy") as hf:
         for listed in (hf.models(), hf.marketing_presets()):
@@ -180,13 +198,40 @@ PAGES: dict[str, tuple[list[Page[Sound]], int]] = {
     "total on the first page": ([Page(items=sounds(1, 2), total=2, cursor=2)], 1),
     "two pages": ([Page(items=sounds(1, 2), total=3, cursor=2), Page(items=sounds(3), total=3, cursor=3)], 2),
     "an empty page": ([Page(items=sounds(1), total=9, cursor=2), Page(items=(), total=9, cursor=3)], 2),
-    "nothing new": ([Page(items=sounds(1), total=9, cursor=2), Page(items=sounds(1), total=9, cursor=3)], 2),
+    "nothing new": (
+        [
+            Page(items=sounds(1), total=9, cursor=2),
+            Page(items=sounds(1), total=9, cursor=3),
+            Page(items=sounds(2), total=9),
+        ],
+        3,
+    ),
+    "one page for ever": ([Page(items=sounds(1), cursor=number) for number in range(2, 30)], 11),
+    "cursors in a circle": ([Page(items=sounds(number), cursor=number % 2) for number in range(9)][:3], 3),
+    "one without an id": ([Page(items=sounds(1), received=2, total=2, cursor=2)], 1),
+    "a page without ids": (
+        [
+            Page(items=sounds(1), cursor="b"),
+            Page(items=(), received=1, cursor="c"),
+            Page(items=sounds(2)),
+        ],
+        3,
+    ),
     "no cursor": ([Page(items=sounds(1), total=9)], 1),
     "the same cursor": ([Page(items=sounds(1), total=9, cursor=2), Page(items=sounds(2), total=9, cursor=2)], 2),
     "no total": ([Page(items=sounds(1), cursor=2), Page(items=sounds(2), cursor=3), Page(items=(), cursor=4)], 3),
     "a bare list without pages": ([Page(items=sounds(1, 2))], 1),
     "a bare list": ([Page(items=sounds(1, 2), size=3)], 1),
     "a bare list that is full": ([Page(items=sounds(1, 2), size=2), Page(items=sounds(1, 2), size=4)], 2),
+    "a bare list with one without an id": (
+        [Page(items=sounds(1), size=2, received=2), Page(items=sounds(1, 2), size=4, received=3)],
+        2,
+    ),
+    "a bare list that begins without ids": (
+        [Page(items=(), size=2, received=2), Page(items=sounds(1), size=4, received=3)],
+        2,
+    ),
+    "a bare list without ids": ([Page(items=(), size=2, received=2), Page(items=(), size=4, received=4)], 2),
     "a bare list that goes on": (
         [
             Page(items=sounds(1, 2), size=2),

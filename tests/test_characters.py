@@ -297,6 +297,38 @@ async def test_get_list_and_delete(sandbox: Sandbox, client: Client) -> None:
     assert {"page": "3", "page_size": "2"} in [dict(query) for query in pages]
 
 
+@pytest.mark.parametrize(("size", "new"), [(1, 1), (5, 5), (20, 20), (5, 1), (1, 9)])
+async def test_what_is_created_meanwhile_costs_nothing_of_the_rest(
+    sandbox: Sandbox, client: Client, size: int, new: int
+) -> None:
+    # A service that lists the newest first: what it makes meanwhile shifts what was seen onto the pages that follow.
+    before = [{"id": f"c{number}", "name": "Ann", "status": "completed"} for number in range(41)]
+    after = [{"id": f"new{number}", "name": "Ann", "status": "queued"} for number in range(new)] + before
+    pages = [Fault.answer(200, page_of(before, 1, size))]
+    pages += [Fault.answer(200, page_of(after, number, size)) for number in range(2, -(-len(after) // size) + 1)]
+    sandbox.script("catalogue", *pages)
+    async with client("platform") as hf:
+        found = [each.id async for each in hf.characters.list(size=size)]
+    assert [each for each in found if each.startswith("c")] == [each["id"] for each in before]
+    assert len(found) == len(set(found))
+    assert len(sandbox.received) == len(pages)
+
+
+async def test_one_without_an_id_ends_no_list(sandbox: Sandbox, client: Client) -> None:
+    records: list[dict[str, str]] = [{"id": "a"}, {"name": "none"}, {"id": "b"}]
+    sandbox.script("catalogue", *(Fault.answer(200, page_of(records, number, 1)) for number in (1, 2, 3)))
+    async with client("platform") as hf:
+        assert [each.id async for each in hf.characters.list(size=1)] == ["a", "b"]
+    assert len(sandbox.received) == 3
+
+
+def page_of(records: list[dict[str, str]], number: int, size: int) -> bytes:
+    items = records[(number - 1) * size : number * size]
+    pages = -(-len(records) // size)
+    listing = {"total": len(records), "page": number, "page_size": size, "total_pages": pages, "items": items}
+    return json.dumps(listing).encode()
+
+
 @pytest.mark.parametrize(
     ("status", "kind"), [(400, InvalidRequest), (409, ApiError), (422, InvalidRequest), (401, AuthenticationFailed)]
 )
@@ -340,8 +372,9 @@ async def test_what_is_no_id(sandbox: Sandbox, client: Client, character_id: Any
 
 async def test_what_a_list_refuses(sandbox: Sandbox, client: Client) -> None:
     async with client("platform") as hf:
-        for size in (0, 21):
-            with pytest.raises(ConfigurationError):
+        size: Any
+        for size in (0, 21, "3", 2.5, None, True):
+            with pytest.raises(ConfigurationError, match="size must be a whole number, 1 to 20"):
                 hf.characters.list(size=size)
         listed = hf.characters.list()
     with pytest.raises(ClientClosed):
@@ -457,7 +490,7 @@ def test_what_cannot_be_read() -> None:
 
 @pytest.mark.parametrize(
     ("total_pages", "items", "cursor"),
-    [(1, [{"id": "a"}], None), (2, [{"id": "a"}], 2), (None, [{"id": "a"}], 2), (None, [], None), ("2", [7], None)],
+    [(1, [{"id": "a"}], None), (2, [{"id": "a"}], 2), (None, [{"id": "a"}], 2), (None, [], None), ("2", [7], 2)],
 )
 def test_where_the_next_page_is(total_pages: object, items: list[object], cursor: int | None) -> None:
     found = PAGE.decode(said({"items": items, "total_pages": total_pages, "total": True}))

@@ -10,6 +10,7 @@ import pickle
 import runpy
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,8 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from higgsfield_async import ArgumentWarning, Higgsfield, InvalidRequest, ModelRequest
-from higgsfield_async._hints import documented, problems, read
+from higgsfield_async import ArgumentWarning, FieldError, Higgsfield, InvalidRequest, ModelRequest
+from higgsfield_async._hints import _look, _rule, documented, problems, read
 from higgsfield_async._hints.__main__ import DATA, main, refreshed, written
 from higgsfield_async._requests import json_schema, read_request
 from higgsfield_async.sandbox import Sandbox
@@ -137,6 +138,15 @@ def test_what_is(model_id: str, arguments: dict[str, Any]) -> None:
 def test_no_more_than_twenty_are_told() -> None:
     assert len(problems(SOUL, {f"x{number}": 1 for number in range(1000)}) or ()) == 20
     assert len(problems("alibaba/qwen-image-3/edit", {"prompt": "x", "image_urls": [1] * 3}) or ()) == 3
+    # Of a list, too: nobody looks at the rest of it.
+    addresses = {"prompt": "x", "image_urls": ["bad"] * 100_000}
+    tracemalloc.start()
+    try:
+        assert len(problems("alibaba/happy-horse/reference-to-video", addresses) or ()) == 20
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
 
 
 anything = st.recursive(
@@ -373,6 +383,102 @@ def test_a_refresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert data.read_bytes() == first
 
 
+NULLABLE = {"type": ["integer", "null"], "minimum": 1, "maximum": 10}
+STYLES = {"Style": {"type": "string", "enum": ["a", "b"]}}
+# Each as a document has it, what is kept of it, what fits that, and what does not.
+SCHEMAS: list[tuple[dict[str, Any], dict[str, Any], list[Any], list[Any]]] = [
+    (NULLABLE, {"type": "integer", "minimum": 1, "maximum": 10}, [None, 1, 10], ["5", 0, 11]),
+    (
+        {"type": ["array", "null"], "items": TEXT, "maxItems": 2},
+        {"type": "array", "items": TEXT, "maxItems": 2},
+        [["a"], None],
+        [5, [5], ["a"] * 3],
+    ),
+    ({"type": ["string", "integer"], "minLength": 2}, {}, ["a", 1], []),
+    ({"type": ["null"], "minimum": 2}, {}, [1], []),
+    (
+        {"allOf": [{"$ref": "#/components/schemas/Style"}], "default": "a"},
+        {"type": "string", "enum": ["a", "b"], "default": "a"},
+        ["a"],
+        ["c", 1],
+    ),
+    ({"allOf": [TEXT, {"maxLength": 2}]}, {}, ["abc"], []),
+    ({"minimum": 1, "maximum": 4, "default": 2}, {"default": 2}, ["x", 7, [1]], []),
+    (
+        {"anyOf": [{"type": "integer"}, {"type": "null"}], "minimum": 2},
+        {"type": "integer", "minimum": 2},
+        [2],
+        [1, "2"],
+    ),
+    ({"enum": [5, "auto"]}, {"enum": [5, "auto"]}, [5, "auto"], [6]),
+    ({"enum": [None, "a"]}, {"type": "string", "enum": [None, "a"]}, [None, "a"], ["b"]),
+    ({"items": {"type": "integer"}}, {"items": {"type": "integer"}}, [5, "x", [1], {"a": 1}], [["x"]]),
+    (
+        {"properties": {"a": {"type": "integer"}}},
+        {"properties": {"a": {"type": "integer"}}},
+        [5, [1], {"a": 1}],
+        [{"a": "x"}, {"b": 1}],
+    ),
+    (
+        {"type": "integer", "format": "uuid", "minimum": 1},
+        {"type": "integer", "format": "uuid", "minimum": 1},
+        [1],
+        ["464ea177-8d40-4940-8d9d-b438bab269c7"],
+    ),
+]
+
+
+def wrong_with(schema: dict[str, Any], value: object) -> list[FieldError]:
+    wrong: list[FieldError] = []
+    _look(_rule(schema), value, ("arguments", "x"), wrong)
+    return wrong
+
+
+def taken_over(schema: object) -> dict[str, Any]:
+    """What a refresh keeps of an argument's schema."""
+    body = {"type": "object", "properties": {"x": schema}}
+    post = {"post": {"requestBody": {"content": {"application/json": {"schema": body}}}}}
+    document = {"paths": {"/vendor/new": post}, "components": {"schemas": STYLES}}
+    kept: dict[str, Any] = refreshed({}, document, dt.date(2026, 12, 1))["vendor/new"].schema["properties"]["x"]
+    return kept
+
+
+@pytest.mark.parametrize(("schema", "kept", "fine", "wrong"), SCHEMAS)
+def test_what_is_taken_over(schema: dict[str, Any], kept: dict[str, Any], fine: list[Any], wrong: list[Any]) -> None:
+    assert taken_over(schema) == kept
+    assert [value for value in fine if wrong_with(kept, value)] == []
+    assert [value for value in wrong if not wrong_with(kept, value)] == []
+
+
+kinds = st.sampled_from(["string", "integer", "number", "boolean", "array", "object", "null", "file"])
+words: dict[str, st.SearchStrategy[Any]] = {
+    "type": kinds | st.lists(kinds, max_size=3),
+    "format": st.sampled_from(["uri", "uuid", "date"]),
+    "enum": st.lists(st.none() | st.booleans() | st.integers() | st.text(min_size=1, max_size=3), max_size=3),
+    "default": st.none() | st.integers(),
+    **dict.fromkeys(("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"), st.integers(0, 5)),
+}
+schemas = st.recursive(
+    st.fixed_dictionaries({}, optional=words),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional=words
+        | {"items": inner, "properties": st.dictionaries(st.sampled_from("abc"), inner, max_size=2)}
+        | dict.fromkeys(("anyOf", "oneOf", "allOf"), st.lists(inner | st.just({"type": "null"}), max_size=2)),
+    ),
+    max_leaves=6,
+)
+
+
+@given(schemas, anything | st.dictionaries(st.sampled_from("abc"), st.integers() | st.text(), max_size=2))
+def test_whatever_a_document_says(schema: dict[str, Any], value: object) -> None:
+    kept = taken_over(schema)
+    assert taken_over(kept) == kept
+    for error in wrong_with(kept, value):
+        assert error.loc[:2] == ("arguments", "x")
+        assert error.msg != "must be "
+
+
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"not JSON", b'{"paths": []}', None])
 def test_what_is_no_openapi_document(content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document, data = tmp_path / "openapi.json", tmp_path / "models.json"
@@ -380,9 +486,20 @@ def test_what_is_no_openapi_document(content: bytes | None, tmp_path: Path, caps
     if content is not None:
         document.write_bytes(content)
     with pytest.raises(SystemExit) as caught:
-        main([str(document), "--data", str(data)])
+        main([str(document), "--date", "2026-12-01", "--data", str(data)])
     assert caught.value.code == 1
     assert capsys.readouterr().err
+    assert json.loads(data.read_bytes()) == BEFORE
+
+
+def test_a_document_without_a_date_is_not_taken_for_todays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document, data = tmp_path / "openapi.json", tmp_path / "models.json"
+    document.write_text(json.dumps(DOCUMENT))
+    data.write_text(json.dumps(BEFORE))
+    with pytest.raises(SystemExit) as caught:
+        main([str(document), "--data", str(data)])
+    assert caught.value.code == 2
+    assert "required: --date" in capsys.readouterr().err
     assert json.loads(data.read_bytes()) == BEFORE
 
 
@@ -390,7 +507,7 @@ def test_it_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     document, data = tmp_path / "openapi.json", tmp_path / "models.json"
     document.write_text(json.dumps(DOCUMENT))
     data.write_text("[]")
-    monkeypatch.setattr(sys, "argv", ["hints", str(document), "--data", str(data)])
+    monkeypatch.setattr(sys, "argv", ["hints", str(document), "--date", "2026-12-01", "--data", str(data)])
     monkeypatch.delitem(sys.modules, "higgsfield_async._hints.__main__")
     runpy.run_module("higgsfield_async._hints", run_name="__main__")
     assert capsys.readouterr().out.startswith("7 models are new")

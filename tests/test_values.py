@@ -18,6 +18,7 @@ from hypothesis import given, settings, strategies as st
 import higgsfield_async
 from higgsfield_async import (
     Ad,
+    AvatarPreset,
     CharacterTraining,
     ConfigurationError,
     DopMotion,
@@ -33,17 +34,22 @@ from higgsfield_async import (
     JobStatus,
     Keyframes,
     Limits,
+    MarketingPreset,
     Media,
     ModelRequest,
+    Motion,
     PollPolicy,
     RateLimited,
     RetryPolicy,
     ServiceUnavailable,
     Soul,
+    SoulStyle,
+    Sound,
     Speak,
     Speech,
     TalkingHead,
     TaskRef,
+    Voice,
     Webhook,
 )
 from higgsfield_async._domain import without_query
@@ -266,6 +272,14 @@ def test_addresses_are_shown_without_their_query() -> None:
     media = Media("https://a.b/c.mp4?Signature=x", "video")
     assert repr(media) == "Media('https://a.b/c.mp4?…', kind='video', variant='raw')"
     assert "Signature" not in repr(JobSet(id="s", jobs=(Job(id="j", status=C, raw_status="c", outputs=(media,)),)))
+    signed = "https://a.b/c.mp4?Signature=x"
+    for kind in (Motion, AvatarPreset, Voice, Sound, SoulStyle, MarketingPreset):
+        urls: dict[str, Any] = {name: signed for name in kind.__struct_fields__ if name.endswith("_url")}
+        shown = repr(kind(id="i", name="N", **urls))
+        assert urls
+        assert "Signature" not in shown
+        assert shown.count("'https://a.b/c.mp4?…'") == len(urls)
+    assert repr(Sound(id="i", name="N")) == "Sound(id='i', name='N', description=None, sound_url=None)"
     assert without_query("https://user:pass@a.b/c") == "https://a.b/c"
     assert without_query("data:image/png;base64,AAAA") == "data:…"
     assert without_query("http://[") == "…"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import msgspec
@@ -104,14 +104,19 @@ _NAMES: Mapping[str, tuple[str, str]] = {
     "uri": ("an http(s) address", " characters"),
     "uuid": ("a UUID", " characters"),
 }
-_LIMITS = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}
+_LIMITS: Mapping[str, tuple[str, str]] = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "integer": ("minimum", "maximum"),
+    "number": ("minimum", "maximum"),
+}
 
 
 def _rule(schema: Mapping[str, Any]) -> _Rule:
     kind: str = schema.get("type", "")
-    form: str = schema.get("format", "")
-    lower, upper = _LIMITS.get(kind, ("minimum", "maximum"))
-    least, most = schema.get(lower), schema.get(upper)
+    # A format is a text's: what it says of anything else is left out.
+    form: str = schema.get("format", "") if kind in {"", "string"} else ""
+    least, most = (schema.get(name) for name in _LIMITS[kind]) if kind in _LIMITS else (None, None)
     options: list[Any] | None = schema.get("enum")
     properties: Mapping[str, Any] | None = schema.get("properties")
     name, unit = _NAMES.get(form or kind, ("", ""))
@@ -122,7 +127,7 @@ def _rule(schema: Mapping[str, Any]) -> _Rule:
         enum=tuple(options) if options else None,
         least=least,
         most=most,
-        measured=kind in _LIMITS,
+        measured=kind in {"string", "array"},
         items=_rule(schema["items"]) if "items" in schema else None,
         properties={name: _rule(each) for name, each in properties.items()} if properties else None,
         required=tuple(schema.get("required", ())),
@@ -187,11 +192,14 @@ def _look(rule: _Rule, value: Any, loc: tuple[str | int, ...], wrong: list[Field
         if (rule.least is not None and size < rule.least) or (rule.most is not None and size > rule.most):
             wrong.append(FieldError(loc, rule.says, "value_error"))
             return
-    if rule.items is not None:
-        for index, item in enumerate(value):
+    # By what the value is: these may stand in a schema that names no type.
+    if rule.items is not None and isinstance(value, (list, tuple)):
+        for index, item in enumerate(cast("Sequence[Any]", value)):
             _look(rule.items, item, (*loc, index), wrong)
-    elif rule.properties is not None:
-        _look_into(rule, value, loc, wrong)
+            if len(wrong) >= _MOST_PROBLEMS:
+                return
+    elif rule.properties is not None and isinstance(value, dict):
+        _look_into(rule, cast("Mapping[str, Any]", value), loc, wrong)
 
 
 def _look_into(rule: _Rule, value: Mapping[str, Any], loc: tuple[str | int, ...], wrong: list[FieldError]) -> None:

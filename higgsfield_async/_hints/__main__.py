@@ -76,18 +76,25 @@ def _compact(schema: Mapping[str, Any], document: Mapping[str, Any], depth: int 
     def inner(part: object) -> dict[str, Any]:
         return _compact(as_object(part), document, depth + 1)
 
-    options = [each for each in as_list(schema.get("anyOf") or schema.get("oneOf")) if each != {"type": "null"}]
+    several = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    options = [each for each in as_list(several) if each != {"type": "null"}]
     # What may be null is what it may be otherwise; of several others, nothing can be said.
     compact = inner(options[0]) if len(options) == 1 else {}
     values = as_list(schema.get("enum"))
-    kind = schema.get("type") or (_TYPES.get(values[0].__class__) if values else None)
-    if isinstance(kind, str):
-        compact["type"] = kind
+    kinds = [schema["type"]] if isinstance(schema.get("type"), str) else as_list(schema.get("type"))
+    # OpenAPI 3.1 has a list of types where 3.0 has a type that is nullable.
+    kinds = [kind for kind in kinds if kind != "null"]
+    if len(kinds) != 1:
+        kinds = list({_TYPES.get(value.__class__) for value in values if value is not None})
+    if len(kinds) == 1 and isinstance(kinds[0], str):
+        compact["type"] = kinds[0]
     if values:
         compact["enum"] = values
     if schema.get("format") in _FORMATS:
         compact["format"] = schema["format"]
-    compact |= {name: schema[name] for name in _KEPT if schema.get(name) is not None}
+    # Of what may be anything, nobody knows what a limit counts.
+    kept = _KEPT if "type" in compact else ("default",)
+    compact |= {name: schema[name] for name in kept if schema.get(name) is not None}
     if "items" in schema:
         compact["items"] = inner(schema["items"])
     if properties := as_object(schema.get("properties")):
@@ -128,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--date",
         type=dt.date.fromisoformat,
-        default=dt.datetime.now(dt.UTC).date(),
-        help="when it was published, such as 2026-07-19; today unless given",
+        required=True,
+        help="when it was published, such as 2026-07-19: what is younger stays as it is",
     )
     parser.add_argument("--data", type=Path, default=DATA, help="the data file; the package's own unless given")
     given = parser.parse_args(arguments)

@@ -159,8 +159,9 @@ class CharacterCalls:
             pages = _number(listing.total_pages)
             return Page(
                 items=found,
+                received=len(listing.items),
                 total=_number(listing.total),
-                cursor=number + 1 if found and (pages is None or number < pages) else None,
+                cursor=number + 1 if listing.items and (pages is None or number < pages) else None,
             )
 
         return Call(name, self._ask("GET", f"/{CHARACTER_KIND}/list?{urlencode(query)}"), decode)

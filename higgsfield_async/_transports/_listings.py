@@ -83,6 +83,7 @@ def read_listing(
         total=total if type(total) is int else None,
         cursor=cursor if type(cursor) is int else text_or_none(cursor),
         size=size,
+        received=len(items),
     )
 
 

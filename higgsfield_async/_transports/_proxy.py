@@ -368,6 +368,7 @@ class ProxyTransport:
             return Page(
                 items=tuple(cast("T", read(item)) for item in listing.items if isinstance(item.get("id"), str)),
                 size=int(query["size"]),
+                received=len(listing.items),
                 total=listing.total if isinstance(listing.total, int) else None,
                 cursor=listing.cursor if isinstance(listing.cursor, (int, str)) else None,
             )
