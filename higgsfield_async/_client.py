@@ -285,8 +285,9 @@ class Higgsfield:
             raise  # with the ref
         except BaseException as error:
             # The caller has no handle: this line is all that is left of what was paid for.
-            what = "was cancelled" if isinstance(error, asyncio.CancelledError) else f"met {type(error).__name__}"
-            logger.warning("A run %s after its submit: %s", what, task.ref.to_json())
+            cancelled = isinstance(error, asyncio.CancelledError)
+            said = "A run was cancelled after its submit: %s" if cancelled else "A run broke off after its submit: %s"
+            logger.warning(said, task.ref.to_json())
             raise
         else:
             return job_set
