@@ -41,7 +41,24 @@ def _is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             return _is_global(inner)
         if address in _NAT64:
             return _is_global(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_GLOBAL)
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# What some Pythons take for global, while it leads to this machine, into the network, or nowhere:
+# https://www.iana.org/assignments/iana-ipv4-special-registry and https://www.iana.org/assignments/iana-ipv6-special-registry,
+# and https://www.iana.org/assignments/ipv6-address-space for what is no longer of use.
+_NOT_GLOBAL = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.88.99.0/24",  # relays of 6to4: RFC 7526
+            "::/96",  # an IPv4 address, as it was written once: RFC 4291, 2.5.5.1
+            "::ffff:0:0:0/96",  # an IPv4 address, translated: RFC 2765
+            "64:ff9b:1::/48",  # the same inside a network: RFC 8215
+            "3fff::/20",  # documentation: RFC 9637
+            "5f00::/16",  # segment routing: RFC 9602
+            "fec0::/10",  # site-local: RFC 3879
+        ),
+    )
+)

@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from higgsfield_async._engine import HttpEngine
+
 T = TypeVar("T")
 
 logger = logging.getLogger("higgsfield_async.client")
@@ -272,15 +274,20 @@ class Higgsfield:
         if save is not None:
             checked_destination(save)
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
-        task = await self._submits.submit(self._opened(), request, options, on_cancel=on_cancel, until=began + seconds)
+        parts = self._opened()
+        task = await self._submits.submit(parts, request, options, on_cancel=on_cancel, until=began + seconds)
         left = max(0.0, seconds - (time.monotonic() - began))
         try:
             job_set = await task.wait(left, check, on_cancel=on_cancel)
             if save is not None and job_set.status is JobStatus.COMPLETED:
-                _, job_set = await save_all(self._opened().engine, task.ref, job_set, save)
-        except asyncio.CancelledError:
+                _, job_set = await save_all(parts.engine, task.ref, job_set, save)
+        except HiggsfieldError:
+            raise  # with the ref
+        except BaseException as error:
             # The caller has no handle: this line is all that is left of what was paid for.
-            logger.warning("A run was cancelled after its submit: %s", task.ref.to_json())
+            cancelled = isinstance(error, asyncio.CancelledError)
+            said = "A run was cancelled after its submit: %s" if cancelled else "A run broke off after its submit: %s"
+            logger.warning(said, task.ref.to_json())
             raise
         else:
             return job_set
@@ -379,7 +386,8 @@ class Higgsfield:
                 seconds=seconds,
                 on_update=on_update,
                 cancel=self._submits.cancel_behind if on_leave == "cancel" else None,
-                save=None if save is None else functools.partial(self._begin_saving, save),
+                save=None if save is None else functools.partial(self._begin_saving, parts.engine, save),
+                closed=lambda: self._closed,
             )
             # While it draws, this keeps it alive, and closing the client ends it.
             self._flows.add(flow)
@@ -797,12 +805,14 @@ class Higgsfield:
             msg = "This client was opened in another event loop, and nothing was sent: make one client for each loop."
             raise ClientClosed(msg)
 
-    def _begin_saving(self, to: Destination, ref: TaskRef, job_set: JobSet) -> asyncio.Task[JobSet]:
+    def _begin_saving(self, engine: HttpEngine, to: Destination, ref: TaskRef, job_set: JobSet) -> asyncio.Task[JobSet]:
         async def save() -> JobSet:
-            _, saved = await save_all(self._opened().engine, ref, job_set, to)
+            _, saved = await save_all(engine, ref, job_set, to)
             return saved
 
         saving = asyncio.create_task(save(), name="higgsfield_async.save")
         self._savings.add(saving)
         saving.add_done_callback(self._savings.discard)
+        if self._closed:
+            saving.cancel()  # as those that it found under way
         return saving

@@ -48,6 +48,8 @@ def without_query(url: str) -> str:
         return "…"
     if parts.scheme == "data":
         return "data:…"
+    if not parts.netloc and (parts.scheme or "@" in parts.path):
+        return "…"  # a host without its slashes may hold a password
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
 

@@ -140,6 +140,7 @@ class Flow:
         cancel: What is done with what is still open when this is stopped.
         save: Begins to save what a generation made; its outcome waits for that. It ends with the job set that knows the
             files. None where nothing is saved.
+        closed: Whether the client is closed.
     """
 
     def __init__(
@@ -153,7 +154,8 @@ class Flow:
         seconds: float,
         on_update: Callable[[Outcome], object] | None,
         cancel: Callable[[GenerationTask], object] | None,
-        save: Callable[[TaskRef, JobSet], asyncio.Task[JobSet]] | None = None,
+        save: Callable[[TaskRef, JobSet], asyncio.Task[JobSet]] | None,
+        closed: Callable[[], bool],
     ) -> None:
         self._draw = draw
         self._submit = submit
@@ -164,6 +166,7 @@ class Flow:
         self._on_update = on_update
         self._cancel = cancel
         self._save = save
+        self._closed = closed
         self._savings: dict[asyncio.Task[JobSet], _Followed] = {}
         self._left: set[asyncio.Task[JobSet]] = set()
         self._loop = asyncio.get_running_loop()
@@ -334,7 +337,9 @@ class Flow:
             return
         outcome = followed.outcome(None)
         if saving.cancelled():
-            outcome = replace(outcome, error=_unsaved(followed.tracked, None))
+            # Else by a writer, or by what it waited for.
+            cause = None if self._closed() else asyncio.CancelledError()
+            outcome = replace(outcome, error=_unsaved(followed.tracked, cause))
         elif (error := saving.exception()) is None:
             outcome = replace(outcome, job_set=saving.result())
         else:

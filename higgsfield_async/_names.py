@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from higgsfield_async._domain import Media
 from higgsfield_async._signatures import suffix_for
@@ -16,6 +16,14 @@ _PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,79}", re.ASCII)
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.ASCII)
 # What the name of another file may end with, before its suffix.
 _ENDING = re.compile(r".*-([0-9]+|min)", re.ASCII)
+# What a signature adds to an address, in small letters: the same file signed anew keeps its name. What is not known for
+# one counts, as it may be all that tells two files apart. AWS, Google, CloudFront
+# (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/private-content-signed-urls.html) and tokens.
+_SIGNING = re.compile(
+    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|expires|signature|policy|key-pair-id|hash-algorithm|sig"
+    r"|_*((access|auth|security)[_-]?)?token_*",
+    re.DOTALL,
+)
 
 
 def stem_of(identifier: str) -> str:
@@ -28,9 +36,12 @@ def stem_of(identifier: str) -> str:
 
 
 def _marked(readable: str, whole: str) -> str:
-    digest = hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()
     # In front of what is left of it, so that no name begins with a dash and none is a device's.
-    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', readable)[:70] or '_'}_{digest[:8]}"
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', readable)[:70] or '_'}_{_digest(whole)}"
+
+
+def _digest(whole: str) -> str:
+    return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def file_name(stem: str, number: int | None, media: Media, head: bytes) -> str:
@@ -48,12 +59,27 @@ def file_name(stem: str, number: int | None, media: Media, head: bytes) -> str:
 
 
 def name_of(media: Media, head: bytes) -> str:
-    """A name for an output whose generation is not known: from its address, other addresses having other names."""
+    """A name for an output whose generation is not known: from its address, other addresses having other names.
+
+    An address that is only signed anew is no other one.
+    """
     try:
         parts = urlsplit(media.url)
-        path, whole = parts.path, f"{parts.netloc}{parts.path}"
     except ValueError:
-        path = whole = media.url
-    last = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", path.rpartition("/")[2])
-    stem = last if _UUID.fullmatch(last) else _marked(last, whole)
+        folder, asked, last, whole = "", "", media.url.rpartition("/")[2], media.url
+    else:
+        folder, _, last = parts.path.rpartition("/")
+        asked = _unsigned(parts.query)
+        whole = f"{parts.netloc.rpartition('@')[2]}{parts.path}?{asked}"
+    last = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", last)
+    if not _UUID.fullmatch(last):
+        stem = _marked(last, whole)
+    else:
+        # Of one id there may be several: in another folder, or another rendering.
+        stem = f"{last}_{_digest(whole)}" if folder or asked or media.variant != "raw" else last
     return stem + suffix_for(media.url, media.kind, head)
+
+
+def _unsigned(query: str) -> str:
+    kept = (each for each in query.split("&") if not _SIGNING.fullmatch(unquote(each.partition("=")[0]).lower()))
+    return "&".join(sorted(filter(None, kept)))

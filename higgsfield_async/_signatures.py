@@ -28,7 +28,7 @@ SIGNATURES: tuple[tuple[tuple[str, ...], re.Pattern[bytes]], ...] = tuple(
         ((".avif",), rb"....ftyp(avi[fs]|(mif1|msf1).{4,60}avi[fs])"),
         ((".heic", ".heif"), rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)"),
         ((".jxl",), rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n"),
-        ((".tiff", ".tif"), rb"II\*\x00|MM\x00\*"),
+        ((".tiff", ".tif", ".dng"), rb"II\*\x00|MM\x00\*"),
         ((".bmp",), rb"BM....\x00\x00\x00\x00"),
         ((".mov", ".qt"), rb"....(ftypqt  |moov|mdat|wide|free|skip)"),
         ((".m4a", ".m4b", ".mp4"), rb"....ftypM4[ABP] "),
@@ -45,36 +45,50 @@ SIGNATURES: tuple[tuple[tuple[str, ...], re.Pattern[bytes]], ...] = tuple(
         ((".mp3",), rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"),
         ((".aac",), rb"\xff[\xf0\xf1\xf8\xf9]"),
         ((".aiff", ".aif"), rb"FORM....AIF[FC]"),
-        ((".glb",), rb"glTF"),
+        ((".glb", ".vrm"), rb"glTF"),
         ((".pdf",), rb"%PDF-"),
         ((".zip",), rb"PK(\x03\x04|\x05\x06)"),
         ((".gz",), rb"\x1f\x8b\x08"),
-        ((".svg",), rb"\s*(<\?xml[^>]*>\s*)?(<!--.{0,300}?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg\b"),
     )
 )
-_KNOWN = frozenset(suffix for suffixes, _ in SIGNATURES for suffix in suffixes)
+_KNOWN = frozenset(suffix for suffixes, _ in SIGNATURES for suffix in suffixes) | {".svg"}
+# Much is one of these inside: a suffix of its own says more of it.
+_INSIDE_OTHERS = frozenset({".zip", ".gz"})
 _USUAL = {"image": ".png", "video": ".mp4", "audio": ".wav", "file": ".bin"}
 
 # Bytes that no text has.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _HTML = re.compile(rb"<(!doctype\s+html|html|head|body|title)\b", re.IGNORECASE)
 _XML = re.compile(rb"<[?!A-Za-z]")
+_SVG = re.compile(rb"<(!DOCTYPE\s+svg|([A-Za-z]+:)?svg)\b")
 # A picture or a video may be written in these, all the same.
-_GOOD_XML = re.compile(rb"<(svg|MPD|SmoothStreamingMedia)\b")
+_GOOD_XML = re.compile(rb"<(!DOCTYPE\s+svg|([A-Za-z]+:)?svg|MPD|SmoothStreamingMedia)\b")
+# What may stand before the first tag of a text. One at a time, as a repeated choice of them can take exponential time.
+_ASIDE = re.compile(rb"\s+|<\?.*?\?>|<!--.*?-->", re.DOTALL)
+# No tag that tells what a document is needs more.
+_TAG = 24
 _JSON = re.compile(rb"[{\[]\s*[\"{}\[\]0-9tfn-]")
 
 
 def suffixes_of(head: bytes) -> tuple[str, ...]:
     """What the name of a file that begins so may end with, the usual one first; none where it is not known."""
-    return next((suffixes for suffixes, begins in SIGNATURES if begins.match(head)), ())
+    found = next((suffixes for suffixes, begins in SIGNATURES if begins.match(head)), ())
+    return found or ((".svg",) if _SVG.match(_first_tag(head)) else ())
+
+
+def _first_tag(head: bytes) -> bytes:
+    text, at = head.removeprefix(b"\xef\xbb\xbf"), 0
+    while aside := _ASIDE.match(text, at):
+        at = aside.end()
+    return text[at:]
 
 
 def suffix_for(url: str, kind: Kind, head: bytes) -> str:
     """What the name of a file is to end with: as in its address, unless its first bytes say otherwise."""
     named, found = suffix_of(url), suffixes_of(head)
     if found:
-        # Much is a ZIP inside: a suffix of its own says more of it.
-        return named if named in found or (kind == "file" and named and named not in _KNOWN) else found[0]
+        own = kind == "file" and named not in ("", *_KNOWN) and found[0] in _INSIDE_OTHERS
+        return named if own or named in found else found[0]
     if kind == "file":
         return named or _USUAL[kind]
     return named if named in _KNOWN else _USUAL[kind]
@@ -90,7 +104,13 @@ def unlike(kind: Kind, head: bytes) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         return "empty"
-    if _BINARY.search(head) or _GOOD_XML.search(head):
+    if _BINARY.search(head):
         return None
-    forms = (("an HTML page", _HTML), ("an XML document", _XML), ("JSON", _JSON))
-    return next((name for name, begins in forms if begins.match(text)), None)
+    tag = _first_tag(head)
+    if _HTML.match(tag):
+        return "an HTML page"
+    # What is only announced in these bytes, if it is, comes after them.
+    cut = len(head) >= HEAD and (tag.startswith((b"<?", b"<!--")) or len(tag) < _TAG)
+    if _XML.match(text) and not cut and not _GOOD_XML.search(head):
+        return "an XML document"
+    return "JSON" if _JSON.match(text) else None

@@ -434,6 +434,9 @@ def test_secrets_in_any_form_are_hidden() -> None:
     assert clean(said, {long}) == "… | '…' | \"…\" | code"
     assert clean(f"too long: {long[:40]}...", {long}) == "too long: …"
     assert clean("Invalid credentials", {"a", "in"}) == "Invalid credentials"
+    assert clean("see https://a.b/c?d=e, or 'http://?x' http://a") == "see https://a.b/c?… or 'http://?…' http://a"
+    many = "http://" * 100_000  # 3 minutes and more, if each of them were followed to the end
+    assert clean(many) == many
     assert clean("hk-1234-5678 hk-1234", {"hk-1234", "hk-1234-5678"}) == "… …"
 
 

@@ -89,6 +89,20 @@ async def test_run_that_is_cancelled_while_it_saves(client: Client, caplog: pyte
     assert gate.begun[0].partition(".")[0] in caplog.text
 
 
+@pytest.mark.parametrize("to", ["no\0path", "writer"])
+async def test_run_that_meets_what_is_not_ours(client: Client, caplog: pytest.LogCaptureFixture, to: str) -> None:
+    async def writer(_: str, pieces: AsyncIterator[bytes]) -> None:
+        await anext(pieces)
+        raise KeyboardInterrupt
+
+    async with client(V1) as hf:
+        kind = ValueError if to != "writer" else KeyboardInterrupt
+        with pytest.raises(kind):
+            await hf.run(V1.request, save=writer if to == "writer" else to)
+    assert "A run broke off after its submit: " in caplog.text
+    assert '"transport":"platform"' in caplog.text
+
+
 async def test_run_that_cannot_save(sandbox: Sandbox, client: Client, tmp_path: Path) -> None:
     sandbox.script("download", Fault.answer(410))
     async with client(V1) as hf:
@@ -195,6 +209,47 @@ async def test_closing_the_client_ends_what_is_saved(sandbox: Sandbox, client: C
         assert outcome.error.ref == outcome.ref is not None
         assert outcome.error.charged == "yes"
         assert outcome.job_set is not None
+
+
+async def test_what_completes_while_the_client_closes_has_its_ref(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(Plan(queued=0, running=30), Plan(queued=0, running=30))
+    sandbox.script("submit", Fault(), Fault.delay(3))
+    gate = Gate()
+    hf = client(V2)
+    outcomes = hf.map([V2.request] * 2, save=gate)
+    first = asyncio.create_task(anext(outcomes))
+    with anyio.fail_after(5):
+        while len(sandbox.generations) < 1 or not hf.open_tasks():
+            await anyio.sleep(0.005)
+    # The second submit is answered late, and closing waits for it; the first one completes meanwhile.
+    await hf.close()
+    found = [await first, *[outcome async for outcome in outcomes]]
+    assert found[0].job_set is not None
+    assert found[0].job_set.status is JobStatus.COMPLETED
+    for outcome in found:
+        assert isinstance(outcome.error, ClientClosed)
+        assert outcome.error.ref == outcome.ref is not None
+        assert outcome.job_set is not None
+        assert outcome.error.charged == outcome.job_set.charged
+        assert outcome.ref.id in str(outcome.error)
+    assert not gate.begun
+
+
+async def test_a_writer_that_waits_for_what_was_cancelled(client: Client) -> None:
+    async def writer(_: str, pieces: AsyncIterator[bytes]) -> None:
+        await anext(pieces)
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+    async with client(V1) as hf:
+        [outcome] = [outcome async for outcome in hf.map([V1.request], save=writer)]
+        assert type(outcome.error) is DownloadError
+        assert outcome.error.ref == outcome.ref is not None
+        assert outcome.job_set is not None
+        assert outcome.error.charged == outcome.job_set.charged
+        assert outcome.ref.id in str(outcome.error)
+        assert isinstance(outcome.error.__cause__, asyncio.CancelledError)
 
 
 async def test_doom_lets_what_is_saved_finish(sandbox: Sandbox, client: Client) -> None:

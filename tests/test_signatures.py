@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from higgsfield_async import Media
 from higgsfield_async._names import file_name, name_of, stem_of
-from higgsfield_async._signatures import Kind, suffix_for, suffixes_of, unlike
+from higgsfield_async._signatures import HEAD, Kind, suffix_for, suffixes_of, unlike
 from higgsfield_async.sandbox._media import render
 
 UUID = "3f0c8a3e-6f0e-4a53-9e0b-0c1f6d2b7a11"
@@ -72,10 +72,30 @@ def test_what_encoders_really_write(suffix: str) -> None:
         (b"\x00\x00\x00\x20ftypmif1\x00\x00\x00\x00mif1avif", ".avif"),
         (b"\x00\x00\x00\x08wide\x00\x00\x00\x00mdat", ".mov"),
         (b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg">', ".svg"),
+        (b'\xef\xbb\xbf<svg xmlns="http://www.w3.org/2000/svg">', ".svg"),
+        (b'<svg:svg xmlns:svg="http://www.w3.org/2000/svg">', ".svg"),
+        (b'<?xml version="1.0"?><!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "x" [<!ENTITY a "b">', ".svg"),
+        (b'<?xml version="1.0"?><?xml-stylesheet href="a"?><!--' + b"long " * 80 + b"--><svg>", ".svg"),
     ],
 )
 def test_rarer_beginnings(head: bytes, suffix: str) -> None:
     assert suffixes_of(head)[0] == suffix
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(b"<!---->", b"<!-- ", b"-->", b"<!-", b"\n<!----> ", b" ", b"<?xml?>", b"<?", b"?>", b"<!DOCTYPE "),
+        *(b"<!DOCTYPE svg ", b"<a", b"<a:", b"a:svg", b"{ ", b"[", b"<html", b"\x1aE\xdf\xa3", b"\0\0\0\0ftypmif1avi"),
+    ],
+)
+@pytest.mark.parametrize("end", [b"", b"\x00", b">"])
+def test_no_head_takes_long_to_be_told(unit: bytes, end: bytes) -> None:
+    # What takes exponential time never ends: the limit of a test's time says so.
+    for count in (20, 40, HEAD // len(unit)):
+        for head in (unit * count + end, b"<" + unit * count + end, b"<?xml?>" + unit * count + end):
+            suffixes_of(head[:HEAD])
+            unlike("image", head[:HEAD])
 
 
 @given(st.binary(max_size=600), st.sampled_from(["image", "video", "audio", "file"]), st.text(max_size=50))
@@ -91,6 +111,12 @@ def test_any_bytes_have_a_suffix_that_is_safe(head: bytes, kind: Kind, url: str)
         (b"\xef\xbb\xbf\r\n <HTML>\n", "an HTML page"),
         (b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code>', "an XML document"),
         (b"<Error><Code>NoSuchKey</Code></Error>", "an XML document"),
+        (b'<?xml version="1.0"?><!-- ' + b"short " * 20 + b"--><Error>", "an XML document"),
+        (b'<?xml version="1.0"?><!-- no end', "an XML document"),
+        (b'<?xml version="1.0"?>', "an XML document"),
+        (b"<!-- an icon follows --><html><svg>", "an HTML page"),
+        (b'<?xml version="1.0"?><!DOCTYPE html>', "an HTML page"),
+        (b"<Error>" + b"x" * 600, "an XML document"),
         (b'{"detail":"Not found"}', "JSON"),
         (b"[]", "JSON"),
         (b'\n {\n  "error": 1}', "JSON"),
@@ -111,6 +137,12 @@ def test_pages_of_errors_are_no_media(head: bytes, what: str) -> None:
         b"picture",
         b"<svg></svg>",
         b'<?xml version="1.0"?><MPD>',
+        (b'<?xml version="1.0"?><!--' + b"a long licence " * 40)[:HEAD],
+        (b"<!--" + b"x" * (HEAD - 10) + b"--><svg>")[:HEAD],
+        (b"<!--" + b"x" * (HEAD - 14) + b"--><!DOCTYPE svg>")[:HEAD],
+        (b"<?xml " + b" " * 600 + b"?><svg>")[:HEAD],
+        b'<?xml version="1.0"?><!DOCTYPE svg PUBLIC "x" [' + b'<!ENTITY a "b">' * 40,
+        b'<svg:svg xmlns:svg="http://www.w3.org/2000/svg">',
         b"#EXTM3U\n",
         b"{\\rtf1",
         b"<\x00\x01\x02",
@@ -139,6 +171,13 @@ def test_what_may_be_paid_for_is_not_refused(head: bytes) -> None:
         ("https://a.b/c.mov", "video", BEGINNINGS[".mp4"], ".mov"),
         ("https://a.b/c.usdz", "file", BEGINNINGS[".zip"], ".usdz"),
         ("https://a.b/c.mp4", "file", BEGINNINGS[".zip"], ".zip"),
+        ("https://a.b/c", "file", BEGINNINGS[".zip"], ".zip"),
+        ("https://a.b/c.tgz", "file", BEGINNINGS[".gz"], ".tgz"),
+        ("https://a.b/c.vrm", "file", BEGINNINGS[".glb"], ".vrm"),
+        ("https://a.b/c.ply", "file", b"ply\n", ".ply"),
+        ("https://a.b/c.exe", "file", BEGINNINGS[".png"], ".png"),
+        ("https://a.b/c.html", "file", BEGINNINGS[".pdf"], ".pdf"),
+        ("https://a.b/c.svg", "image", b"?", ".svg"),
         ("http://[", "file", b"", ".bin"),
     ],
 )
@@ -202,3 +241,19 @@ def test_names_from_addresses_differ_where_the_addresses_do() -> None:
     assert name("https://a.b/1/raw.mp4") != name("https://a.b/2/raw.mp4")
     assert name("http://[") != name("http://[]")
     assert name("https://a.b/1/raw.mp4?Signature=1") == name("https://a.b/1/raw.mp4?Signature=2")
+    same = [
+        [f"https://a.b/raw/{UUID}.mp4", f"https://a.b/raw/{UUID}.mp4?X-Amz-Date=1&x%2Damz-signature=2"],
+        [f"https://a.b/min/{UUID}.mp4"],
+        [f"https://a.b/{UUID}.mp4", f"https://user:password@a.b/{UUID}.mp4?Expires=1&Policy=2&Key-Pair-Id=3&"],
+        [f"https://a.b/{UUID}.mp4?width=1", f"https://a.b/{UUID}.mp4?token=1&width=1"],
+        ["https://a.b/get?file=1&page=2&access_token=1", "https://a.b/get?Signature=5&page=2&file=1"],
+        ["https://a.b/get?file=2", "https://a.b/get?file=2&X-Goog-Signature=2&GoogleAccessId=1"],
+        ["https://a.b/get?file=1"],
+    ]
+    names = [{name(url) for url in urls} for urls in same]
+    assert [len(each) for each in names] == [1] * len(same)
+    assert len(set[str]().union(*names)) == len(same)
+    assert all(UUID in each for found in names[:4] for each in found)
+    small = name_of(Media(f"https://a.b/{UUID}.mp4", "video", "min"), b"")
+    assert small.startswith(UUID)
+    assert small != f"{UUID}.mp4"

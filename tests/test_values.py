@@ -283,6 +283,16 @@ def test_addresses_are_shown_without_their_query() -> None:
     assert without_query("https://user:pass@a.b/c") == "https://a.b/c"
     assert without_query("data:image/png;base64,AAAA") == "data:…"
     assert without_query("http://[") == "…"
+    for odd in (
+        "http:user:pass@a.b/c?x",
+        "https:///user:pass@a.b/c",
+        "user:pass@a.b/c",
+        "///user:pass@a.b",
+        "//:pass@",
+    ):
+        assert "pass" not in without_query(odd)
+    assert without_query("//user:pass@a.b/c") == "//a.b/c"
+    assert without_query("/a/b?c") == "/a/b?…"
     request = HttpRequest("GET", "https://a.b/c?x=secret", {"Authorization": "Key secret"}, b"secret")
     assert repr(request) == "HttpRequest(GET https://a.b/c?…)"
     assert repr(HttpResponse(200, {"Set-Cookie": "secret"}, b"secret")) == "HttpResponse(200, 6 bytes)"

@@ -227,7 +227,8 @@ def _limit(complaint: Complaint) -> int | None:
     return int(found[1]) if found and found[1] else None
 
 
-_QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]*")
+# With a query or without: to look for one behind every `http` of a long text would take the square of its length.
+_ADDRESS = re.compile(r"https?://[^\s\"'<>]*")
 
 
 def clean(text: str, private: Iterable[str] = ()) -> str:
@@ -241,7 +242,12 @@ def clean(text: str, private: Iterable[str] = ()) -> str:
         if len(secret) > _TELLING and head in text:
             text = text[: text.index(head)] + "…"
     printable = "".join(char if char.isprintable() else " " for char in text)
-    return _QUERY.sub(r"\1?…", " ".join(printable.split()))
+    return _ADDRESS.sub(_without_query, " ".join(printable.split()))
+
+
+def _without_query(address: re.Match[str]) -> str:
+    shown, asked, _ = address[0].partition("?")
+    return f"{shown}?…" if asked else shown
 
 
 # A shorter prompt stands in every text by chance: hiding it would hide what the service says.
