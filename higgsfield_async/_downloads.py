@@ -36,7 +36,10 @@ logger = logging.getLogger("higgsfield_async.downloads")
 Variant: TypeAlias = Literal["raw", "min"]
 
 Writer: TypeAlias = Callable[[str, AsyncIterator[bytes]], Awaitable[T]]
-"""Where an output may go instead of a directory: called with a name that is safe for a file, and its pieces."""
+"""Where an output may go instead of a directory: called with a name that is safe for a file, and its pieces.
+
+It holds a place for files while it runs, and must not wait for another one: for an upload, or another stream.
+"""
 
 Destination: TypeAlias = str | os.PathLike[str] | Writer[object]
 
