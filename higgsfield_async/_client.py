@@ -45,6 +45,7 @@ from higgsfield_async._downloads import (
     MediaStream,
     Progress,
     checked_destination,
+    checked_media,
     save_all,
     save_media,
 )
@@ -98,9 +99,9 @@ class Higgsfield:
         retry: How often to try an exchange again.
         limits: Connections and time limits.
         session: A session of your own to use for every exchange, which is not closed. Its cookies, its default headers
-            and its connector are used as they are, for results too, which lie on other hosts; credentials among them
-            follow no redirect. It looks names up by itself: that one leads inside is seen beforehand, unless it is
-            changed in between.
+            and its connector are used as they are, for results too, which lie on other hosts. Where it has credentials,
+            or headers that may be some, no redirect of a result to another host is followed. It looks names up by
+            itself: that one leads inside is seen beforehand, unless it is changed in between.
         trust_env: Whether to use the proxies that the environment names (`HTTPS_PROXY` and the like). It does not
             change a session of your own.
         allow_private: Whether addresses inside private networks, and on this machine, may be fetched from and sent to
@@ -653,7 +654,8 @@ class Higgsfield:
             media: The output.
             path: The file; one that is there is replaced. In a directory, or where it ends with a slash, the file has
                 a name of its own, from its address.
-            progress: Called with each piece that is saved. It must not block. What it raises ends the saving.
+            progress: Called with each piece that is saved. It must not block. What it raises ends the saving; on the
+                last piece, the file is there all the same.
 
         Returns:
             The file.
@@ -675,9 +677,10 @@ class Higgsfield:
             media: The output.
 
         Raises:
+            ConfigurationError: It is no `Media`.
             ClientClosed: The client is closed.
         """
-        return MediaStream(self._opened().engine, media)
+        return MediaStream(self._opened().engine, checked_media(media))
 
     def motions(self, *, search: str | None = None, size: int | None = None) -> AsyncIterator[Motion]:
         """The motions of either service.

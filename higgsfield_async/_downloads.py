@@ -23,7 +23,7 @@ from higgsfield_async._domain import JobSet, Media, TaskRef, without_query
 from higgsfield_async._errors import ConfigurationError, DownloadError, HiggsfieldError
 from higgsfield_async._http import HttpResponse
 from higgsfield_async._names import file_name, name_of, stem_of
-from higgsfield_async._ranges import Entity, answered, entity_of, resuming
+from higgsfield_async._ranges import Entity, answered, entity_of, resuming, with_total
 from higgsfield_async._signatures import HEAD, unlike
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ logger = logging.getLogger("higgsfield_async.downloads")
 Variant: TypeAlias = Literal["raw", "min"]
 
 Writer: TypeAlias = Callable[[str, AsyncIterator[bytes]], Awaitable[T]]
-"""Where an output may go instead of a directory: called with a name that is safe for a file, and its pieces."""
+"""Where an output may go instead of a directory: called with a name that is safe for a file, and its pieces.
+
+It holds a place for files while it runs, and must not wait for another one: for an upload, or another stream.
+"""
 
 Destination: TypeAlias = str | os.PathLike[str] | Writer[object]
 
@@ -103,8 +106,15 @@ class Source:
         """Asks for it, or for the rest of it, unless it is coming already. Some of it is here then, or all."""
         if self._body is None and not self.done:
             await self._engine.retrying(
-                self._open, lambda error, _: not error.transient or self._left <= 0 or self.void
+                self._open, lambda error, pause: not error.transient or self.void or not self.spend(pause)
             )
+
+    def spend(self, pause: float) -> bool:
+        """Whether there is time for a pause, which is counted then."""
+        if pause >= self._left:
+            return False
+        self._left -= pause
+        return True
 
     def restart(self) -> None:
         """Forgets what was taken of it, as it is to be begun anew."""
@@ -171,9 +181,11 @@ class Source:
 
     def _judge(self, body: Body) -> None:
         status, headers = body.status, body.headers
-        if self.offset and status in (200, 206, 416):
+        if self.offset and status in (200, 203, 206, 416):
             answer = answered(status, headers, self.entity, self.offset)
             if answer == "rest":
+                self.entity = with_total(self.entity, headers)
+                self._check_size(self.entity.total or 0)
                 return
             if answer == "nothing":
                 self._end()
@@ -212,10 +224,12 @@ class Source:
             raise DownloadError(msg)
 
     def _look(self) -> None:
-        self.head = b"".join(self._ready)[:HEAD]
-        if (what := unlike(self._media.kind, self.head)) is not None:
+        head = b"".join(self._ready)[:HEAD]
+        if (what := unlike(self._media.kind, head)) is not None:
             msg = f"{self._shown} is no {self._media.kind}: what was answered is {what}."
             raise DownloadError(msg, transient=True)
+        # Not before: what has no head is begun anew.
+        self.head = head
 
     def _end(self) -> None:
         self.done = True
@@ -252,18 +266,23 @@ class MediaStream(AsyncIterator[bytes]):
     nothing refers to it any more.
 
     Raises:
-        DownloadError: While iterating: it could not be fetched, or not taken up again.
+        DownloadError: While iterating: it could not be fetched, or not taken up again; or it was closed while it was
+            read, or is read again after a read of it was cancelled.
         ClientClosed: While iterating: the client was closed.
+        RuntimeError: While iterating: it is being read already.
     """
 
     def __init__(
         self, engine: HttpEngine, media: Media, told: Callable[[int, int | None], object] | None = None
     ) -> None:
         self._source = Source(engine, media)
+        self._shown = without_query(media.url)
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._ready: list[bytes] = []
         self._over = False
+        self._given_up = False
+        self._reading: anyio.CancelScope | None = None
         self.failure: BaseException | None = None
 
     @property
@@ -283,32 +302,66 @@ class MediaStream(AsyncIterator[bytes]):
 
     async def begin(self) -> None:
         """Begins it, so that `content_type`, `size` and `head` are known. `async with` does so too."""
-        try:
-            await self._source.begin()
-        except BaseException:
-            await self.aclose()
-            raise
+        if not self._over:
+            await self._alone(self._source.begin)
 
     async def __anext__(self) -> bytes:
         while not self._ready:
+            if self._given_up:
+                raise self._not_whole()
             if self._over:
                 raise StopAsyncIteration
-            try:
-                self._ready = (await self._source.take(1))[::-1]
-                if self._told is not None:
+            ready = (await self._alone(lambda: self._source.take(1)))[::-1]
+            if self._told is not None:
+                try:
                     self._told(self._source.offset, self.size)
-            except BaseException as error:
-                self.failure = error
-                await self.aclose()
-                raise
-            self._over = not self._ready
+                except BaseException as error:
+                    self.failure = error
+                    await self.aclose()
+                    raise
+            self._ready = ready
+            if not ready:
+                self._over = True
         return self._ready.pop()
 
+    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Does something with the source, until this is closed; nobody else may meanwhile."""
+        if self._reading is not None:
+            raise RuntimeError("This stream is being read already.")
+        try:
+            with anyio.CancelScope() as self._reading:
+                return await work()
+        except Exception as error:
+            self._over, self.failure = True, error
+            raise
+        except BaseException:
+            # Whoever cancels a read may go on to read: a writer that puts a time limit on it.
+            self._over = self._given_up = True
+            raise
+        finally:
+            self._read()
+        raise self._not_whole()
+
+    def _read(self) -> None:
+        self._reading = None
+        if self._over:
+            self._source.close()
+
+    def _not_whole(self) -> DownloadError:
+        # Its end would pass for the end of the file.
+        error = DownloadError(f"{self._shown} was not read whole: it was closed, or a read of it was cancelled.")
+        self.failure = error
+        return error
+
     async def aclose(self) -> None:
-        """Lets go of the connection. There is no more to come then."""
+        """Lets go of the connection, and ends whoever reads. There is no more to come then."""
         self._over = True
         self._ready = []
-        self._source.close()
+        if self._reading is None:
+            self._source.close()
+        else:
+            self._given_up = True
+            self._reading.cancel()
 
     async def __aenter__(self) -> Self:
         await self.begin()
@@ -363,8 +416,10 @@ class _Part:
         """Leaves nothing of it, unless it has its name."""
         with self._turn:
             if self._file is not None and not self.over:
-                self._file.close()
-                self._path.unlink(missing_ok=True)
+                # On some file systems it is here that a disk proves full.
+                for end in (self._file.close, self._path.unlink):
+                    with contextlib.suppress(OSError):
+                        end()
             self.over = True
 
 
@@ -387,21 +442,19 @@ async def _to_file(
             try:
                 whole = path if source.done else None
                 await anyio.to_thread.run_sync(part.write, pieces, at, whole, limiter=engine.disk)
-            except OSError as error:
-                msg = f"{path} could not be written: {error.strerror or type(error).__name__}."
-                raise DownloadError(msg) from error
+            except (OSError, ValueError) as error:
+                raise DownloadError(f"{path} could not be written: {_why(error)}.") from error
             if progress is not None:
                 progress(Progress(media, path.name, source.offset, source.entity.total))
             if source.done:
                 return path
 
     try:
-        return await engine.retrying(attempt, lambda _, __: not source.void)
+        return await engine.retrying(attempt, lambda _, pause: not source.void or not source.spend(pause))
     finally:
         source.close()
         if not part.over:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(part.discard)
+            await engine.behind(part.discard)
 
 
 async def _to_writer(
@@ -442,9 +495,10 @@ async def save_media(
     if not isinstance(media, Media) or not isinstance(to, (str, os.PathLike)):
         msg = f"A Media is saved to a path, not a {type(media).__name__} to a {type(to).__name__}."
         raise ConfigurationError(msg)
-    place = os.fspath(cast("str | os.PathLike[str]", to))
+    place = _checked_path(cast("str | os.PathLike[str]", to))
     path, ends = Path(place), place.endswith((os.sep, os.altsep or os.sep))
-    if ends or await anyio.to_thread.run_sync(path.is_dir):
+    # Unlike `Path.is_dir`, it raises nothing.
+    if ends or await anyio.to_thread.run_sync(os.path.isdir, place):
         await _make(path)
         return await _to_file(engine, media, path, lambda head: name_of(media, head), progress)
     await _make(path.parent)
@@ -454,20 +508,46 @@ async def save_media(
 async def _make(folder: Path) -> None:
     try:
         await anyio.Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"{folder} could not be made: {error.strerror}."
-        raise DownloadError(msg) from error
+    except (OSError, ValueError) as error:
+        raise DownloadError(f"{folder} could not be made: {_why(error)}.") from error
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def checked_destination(to: object) -> None:
     """Refuses what is neither a directory nor a writer.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: It is neither, or no file can be called so.
     """
-    if not isinstance(to, (str, os.PathLike)) and not callable(to):
+    if isinstance(to, (str, os.PathLike)):
+        _checked_path(cast("str | os.PathLike[str]", to))
+    elif not callable(to):
         msg = f"What is made is saved to a directory or to an async writer, not to {type(to).__name__}."
         raise ConfigurationError(msg)
+
+
+def _checked_path(to: str | os.PathLike[str] | os.PathLike[bytes]) -> str:
+    """The path, which may be none of bytes, nor what no system call takes."""
+    place = os.fspath(to)
+    with contextlib.suppress(UnicodeEncodeError):
+        if isinstance(place, str) and b"\0" not in os.fsencode(place):
+            return place
+    raise ConfigurationError(f"{place!r} is no path: it must be text that the file system can take.")
+
+
+def checked_media(media: object) -> Media:
+    """Refuses what is no output.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(media, Media):
+        msg = f"An output is fetched by its Media, not by a {type(media).__name__}."
+        raise ConfigurationError(msg)
+    return media
 
 
 def checked_variant(variant: object) -> None:

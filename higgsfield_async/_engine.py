@@ -50,8 +50,24 @@ USER_AGENT = f"higgsfield-async/{importlib.metadata.version('higgsfield-async')}
 LONGEST_ANSWER = 64 * 1024 * 1024
 # How many redirects of a file are followed.
 REDIRECTS = 5
+# Default headers of a session that may go to any host; what else there is may be a secret.
+_HARMLESS = frozenset(
+    (
+        "accept",
+        "accept-charset",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "dnt",
+        "pragma",
+        "user-agent",
+    )
+)
 # How many threads write files at once: each that is ready to run takes its share of the processor from the event loop.
 WRITERS = 4
+# How long closing waits for the last of what threads do, in seconds: others may have filled their pool.
+LATE = 10.0
 # So much of a file is read from its connection before it is taken: less stops and starts the reading all the time.
 _READ_BUFFER = 256 * 1024
 
@@ -89,12 +105,16 @@ class HttpEngine:
         self._session = session or self._make_session(trust_env=trust_env)
         self._fresh = session or self._make_session(trust_env=trust_env, force_close=True)
         # For addresses that somebody else names: what their names lead to is looked at as the connection is made.
-        self._outward = self._session
+        # It takes no credentials from the environment to them (`.netrc`): its proxies are named one by one.
+        self._plain = self._make_session(trust_env=False) if session is None and trust_env else self._session
+        self._outward = self._plain
         self._resolver: _Outward | None = None
         if session is None and not allow_private:
             self._resolver = _Outward()
             self._outward = self._make_session(trust_env=False, resolver=self._resolver)
         self._bodies: set[Body] = set()
+        self._behind: set[asyncio.Future[None]] = set()
+        self._closed = False
         self.disk = anyio.CapacityLimiter(WRITERS)
 
     def _make_session(
@@ -111,17 +131,32 @@ class HttpEngine:
 
     async def close(self) -> None:
         """Closes the connections, unless the session is the user's own."""
+        self._closed = True
         self.pace.close()
         for body in list(self._bodies):
             body.end()
-        if self._owned:
-            try:
-                await self._session.close()
-            finally:
-                await self._outward.close()
-                await self._fresh.close()
-                if self._resolver is not None:
-                    await self._resolver.close()
+        try:
+            if self._behind:
+                await asyncio.wait(self._behind, timeout=LATE)
+        finally:
+            if self._owned:
+                try:
+                    await self._session.close()
+                finally:
+                    await self._plain.close()
+                    await self._outward.close()
+                    await self._fresh.close()
+                    if self._resolver is not None:
+                        await self._resolver.close()
+
+    async def behind(self, work: Callable[[], None]) -> None:
+        """Has a thread do what must be done, even if the caller is cancelled, again and again."""
+        # Nothing is awaited before it is handed over: no cancellation comes in between.
+        done = asyncio.get_running_loop().run_in_executor(None, work)
+        self._behind.add(done)
+        done.add_done_callback(self._behind.discard)
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(done)
 
     async def send(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and again where that is safe and may help.
@@ -175,9 +210,15 @@ class HttpEngine:
             pause = self._retry.delay(failures, error.retry_after, random.random())
             return give_up(error, pause)
 
-        def wait(error: HiggsfieldError) -> float:
+        def told(error: HiggsfieldError) -> float:
             logger.info("Trying again in %.1f s: %s", pause, error)
-            return pause
+            return 0.0
+
+        async def rested() -> T:
+            # Here and not in backoff, where a pause would outlive the client.
+            if failures:
+                await self.pace.rest(pause)
+            return await attempt()
 
         retried = backoff.on_exception(  # pyright: ignore[reportUnknownMemberType]: its `logger` is typed by half
             backoff.runtime,
@@ -187,8 +228,8 @@ class HttpEngine:
             # The policy draws its own jitter: backoff's would also shrink what a service asked for.
             jitter=None,
             logger=None,
-            value=wait,
-        )(attempt)
+            value=told,
+        )(rested)
         return await retried()
 
     async def send_once(self, call: Call[T], ticket: Ticket | None = None) -> T:
@@ -287,14 +328,16 @@ class HttpEngine:
             DownloadError: There was no answer, or it may not be asked for.
             ClientClosed: The client or its session is closed.
         """
-        if self._session.closed:
-            raise ClientClosed(f"The client was closed before {without_query(url)} was fetched.")
+        self._check_open(url)
         # Ranges are counted in bytes of the file, not of what it is packed into for the way.
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         try:
             address = _address(url)
             for _ in range(REDIRECTS + 1):
                 answer = await self._ask(address, headers)
+                if self._closed:
+                    answer.close()
+                self._check_open(url)
                 location = answer.headers.get("location")
                 if answer.status not in (301, 302, 303, 307, 308) or location is None:
                     body = Body(answer, without_query(url), self._bodies)
@@ -310,18 +353,19 @@ class HttpEngine:
         # Without what names the whole address, signature and all.
         raise failure from (cause if isinstance(cause, (OSError, aiohttp.ClientPayloadError)) else None)
 
+    def _check_open(self, url: str) -> None:
+        if self._closed or self._session.closed:
+            raise ClientClosed(f"The client was closed before {without_query(url)} was fetched.")
+
     async def _ask(self, address: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         if address.scheme not in ("http", "https") or not address.host:
             raise ValueError(address.scheme)
-        session, proxy = self._session, None
-        if not self._allow_private:
-            if is_inside(str(address)):
-                raise _led_inside(without_query(str(address)))
-            if not self._owned:
-                await self._look_up(address)
-            elif (proxy := await self._proxy_for(address)) is None:
-                session = self._outward
-        return await session.get(
+        if not self._allow_private and is_inside(str(address)):
+            raise _led_inside(without_query(str(address)))
+        if not self._allow_private and not self._owned:
+            await self._look_up(address)
+        proxy = await self._proxy_for(address)
+        return await (self._outward if proxy is None else self._plain).get(
             address,
             headers=headers,
             proxy=proxy,
@@ -337,19 +381,14 @@ class HttpEngine:
             raise DownloadError(
                 f"{without_query(str(before))} redirects to {shown}, which is not followed: it is no https."
             )
-        session = self._session
-        if (
-            not self._owned
-            and before.origin() != after.origin()
-            and (session.auth or "Authorization" in session.headers)
-        ):
+        if not self._owned and before.origin() != after.origin() and _has_secrets(self._session):
             msg = f"{without_query(str(before))} redirects to {shown}: not followed, for the session's own credentials."
             raise DownloadError(msg)
         return after
 
     async def _proxy_for(self, address: URL) -> URL | None:
         """The proxy that the environment names for an address. It alone looks the name up then."""
-        if not self._trust_env:
+        if not self._trust_env or not self._owned:
             return None
 
         def find() -> str | None:
@@ -494,6 +533,13 @@ def _led_inside(shown: str) -> DownloadError:
         "If that is meant, open the client with allow_private=True."
     )
     return DownloadError(msg)
+
+
+def _has_secrets(session: aiohttp.ClientSession) -> bool:
+    """Whether a session sends with everything what may be meant for one host alone."""
+    # A cookie without a domain goes to every host.
+    shared = any(not cookie["domain"] for cookie in session.cookie_jar)
+    return session.auth is not None or shared or any(name.lower() not in _HARMLESS for name in session.headers)
 
 
 def _not_fetched(error: Exception, shown: str) -> DownloadError:

@@ -27,8 +27,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         connect: How long a connection may take to be made, in seconds, TLS included.
         first_byte: How long the service may be silent after that, in seconds.
         read: How long the rest of an answer may take, in seconds.
-        download: How long one result may be waited for, all tries together, in seconds. Neither the wait for a place
-            counts, nor what is done with each piece.
+        download: How long one result may be waited for, all tries together and the pauses between them, in seconds.
+            Neither the wait for a place counts, nor what is done with each piece.
         upload: How long one file may take to be sent, in seconds.
         largest: How many bytes a result may have; 4 GiB by default.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from higgsfield_async._http import moment
 
@@ -63,19 +63,28 @@ def resuming(entity: Entity, offset: int) -> Mapping[str, str] | None:
     return None if entity.mark is None else {"Range": f"bytes={offset}-", "If-Range": entity.mark}
 
 
+def with_total(entity: Entity, headers: Mapping[str, str]) -> Entity:
+    """The same, with how many bytes it has where the headers of its rest are the first to say so."""
+    part = _PART.fullmatch(headers.get("content-range", "").strip())
+    if entity.total is not None or part is None or part[3] == "*":
+        return entity
+    return structs.replace(entity, total=int(part[3]))
+
+
 def answered(status: int, headers: Mapping[str, str], entity: Entity, offset: int) -> Answer:
     """What the answer to such a request is."""
-    if status == 200:
+    if status in (200, 203):
         return "all"
     said = headers.get("content-range", "").strip()
     if status == 206 and (part := _PART.fullmatch(said)):
         first, last, total = part.groups()
         fits = int(first) == offset <= int(last) and (total == "*" or int(last) < int(total))
-        same = entity.total is None or total in ("*", str(entity.total))
-        tag = headers.get("etag", "").strip()
-        # A mark that is a date says nothing of a tag.
-        marked = tag in ("", entity.mark) or not (entity.mark or "").startswith('"')
-        return "rest" if fits and same and marked else "useless"
+        # Where neither answer says how much there is, nobody knows whether this is all of the rest.
+        same = total != "*" if entity.total is None else total in ("*", str(entity.total))
+        tag, changed = (headers.get(name, "").strip() for name in ("etag", "last-modified"))
+        # What is marked by a date had no tag. What is marked by a tag may be dated by each server in its own way.
+        dated = changed in ("", entity.mark) or (entity.mark or "").startswith('"')
+        return "rest" if fits and same and dated and tag in ("", entity.mark) else "useless"
     if status == 416 and (left := _NONE_LEFT.fullmatch(said)):
         return "nothing" if int(left[1]) == offset and entity.total in (None, offset) else "useless"
     return "useless"

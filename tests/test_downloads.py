@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import warnings
@@ -34,7 +36,7 @@ from higgsfield_async import (
 from higgsfield_async._engine import HttpEngine, _Outward
 from higgsfield_async.sandbox import Fault, Sandbox
 from higgsfield_async.sandbox._exchange import Reply
-from raw import RawServer, answer, raw_server
+from raw import RawServer, Reply as Serve, answer, raw_server
 from surfaces import PROXY, V1, V2
 
 Client = Callable[..., Higgsfield]
@@ -71,7 +73,7 @@ def hf(client: Client) -> Higgsfield:
     return client(V2)
 
 
-async def saved(hf: Higgsfield, script: Script, folder: Path, kind: Any = "video") -> tuple[bytes, list[bytes]]:
+async def saved(hf: Higgsfield, script: Serve, folder: Path, kind: Any = "video") -> tuple[bytes, list[bytes]]:
     """What is saved from a server, and the requests that it took; nothing else may be left in the folder."""
     async with raw_server(script) as server, hf:
         try:
@@ -164,6 +166,33 @@ async def test_a_part_may_end_early_too(hf: Higgsfield, tmp_path: Path) -> None:
     assert len(heard) == 3
 
 
+def begun(at: int) -> bytes:
+    """Of an answer that does not say how long it is, the first bytes."""
+    return chunked(LONG, 'ETag: "a"', end=b"").replace(b"%x\r\n" % len(LONG) + LONG, b"%x\r\n" % at + LONG[:at])
+
+
+async def test_the_rest_may_be_the_first_to_say_how_long_it_is(client: Client, tmp_path: Path) -> None:
+    size = len(LONG)
+    parts = [
+        answer("206 Partial Content", LONG[at:end], f"Content-Range: bytes {at}-{end - 1}/{size}")
+        for at, end in ((700_000, 800_000), (800_000, size))
+    ]
+    found, heard = await saved(client(V2), Script(begun(700_000), *parts), tmp_path)
+    assert found == LONG
+    assert ranges(heard) == [b"Range: bytes=700000-", b"Range: bytes=800000-"]
+    (tmp_path / "x.mp4").unlink()
+    with pytest.raises(DownloadError, match="larger than the 1,000,000 bytes"):
+        await saved(client(V2, limits=Limits(largest=1_000_000)), Script(begun(700_000), *parts), tmp_path)
+
+
+@pytest.mark.parametrize("length", [True, False])
+async def test_what_is_no_range_is_all_of_it(hf: Higgsfield, tmp_path: Path, length: bool) -> None:  # noqa: FBT001
+    changed = answer("203 Non-Authoritative Information", OTHER) if length else chunked(OTHER)
+    changed = changed.replace(b"200 OK", b"203 Non-Authoritative Information")
+    found, _ = await saved(hf, Script(begun(700_000), changed), tmp_path)
+    assert found == OTHER
+
+
 async def test_nothing_may_be_left(hf: Higgsfield, tmp_path: Path) -> None:
     async def serve(server: RawServer, writer: asyncio.StreamWriter) -> None:
         asked = ranges(server.heard)
@@ -208,6 +237,34 @@ async def test_a_page_of_errors_is_none(client: Client, tmp_path: Path, kind: st
     assert (await saved(client(V2), Script(page, answer("200 OK", LONG)), tmp_path, kind))[0] == LONG
     (tmp_path / "x.mp4").unlink()
     assert (await saved(client(V2), Script(page), tmp_path, "file"))[0].startswith(b"<!DOCTYPE")
+
+
+class Static:
+    """A server of one body that honours ranges, as those of static files do."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    async def __call__(self, server: RawServer, writer: asyncio.StreamWriter) -> None:
+        asked = ranges(server.heard[-1:])
+        at, size = int(asked[0].rstrip(b"-").rpartition(b"=")[2]) if asked else 0, len(self.body)
+        if not asked:
+            writer.write(answer("200 OK", self.body, 'ETag: "a"'))
+        elif at < size:
+            said = f"Content-Range: bytes {at}-{size - 1}/{size}"
+            writer.write(answer("206 Partial Content", self.body[at:], said, 'ETag: "a"'))
+        else:
+            writer.write(answer("416 Range Not Satisfiable", b"", f"Content-Range: bytes */{size}"))
+        await writer.drain()
+
+
+@pytest.mark.parametrize("size", [100, 5000, 900_000])
+async def test_a_page_of_errors_is_none_however_often_it_is_asked_for(
+    client: Client, tmp_path: Path, size: int
+) -> None:
+    page = Static(b"<!DOCTYPE html><html>".ljust(size))
+    with pytest.raises(DownloadError, match="what was answered is an HTML page"):
+        await saved(client(V2, retry=RetryPolicy(attempts=4, first=0)), page, tmp_path)
 
 
 async def test_nothing_at_all(client: Client, tmp_path: Path) -> None:
@@ -380,6 +437,49 @@ async def test_a_sessions_own_credentials_follow_no_redirect(client: Client, tmp
         assert len(elsewhere.heard) == 1
 
 
+@pytest.mark.parametrize("what", ["X-Api-Key", "Cookie", "hf-secret", "Proxy-Authorization", "cookies", "User-Agent"])
+async def test_what_may_be_a_secret_of_a_session_follows_no_redirect(client: Client, tmp_path: Path, what: str) -> None:
+    async with (
+        raw_server(Script(answer("200 OK", LONG))) as elsewhere,
+        raw_server(redirect(f"{elsewhere.url}/y")) as server,
+    ):
+        jar = aiohttp.CookieJar(unsafe=True)
+        if what == "cookies":
+            jar.update_cookies({"session": "x"})
+        async with (
+            aiohttp.ClientSession(headers={} if what == "cookies" else {what: "x"}, cookie_jar=jar) as own,
+            client(V2, session=own) as hf,
+        ):
+            media = Media(f"{server.url}/x.mp4", "video")
+            if what == "User-Agent":
+                await hf.save(media, tmp_path / "x.mp4")
+            else:
+                with pytest.raises(DownloadError, match="the session's own credentials"):
+                    await hf.save(media, tmp_path / "x.mp4")
+        assert len(elsewhere.heard) == (what == "User-Agent")
+
+
+@pytest.mark.parametrize("private", [True, False])
+async def test_no_credentials_are_taken_from_the_environment(
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    private: bool,  # noqa: FBT001
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with raw_server(Script(answer("200 OK", LONG))) as server:
+        if not private:
+            monkeypatch.setenv("http_proxy", server.url)
+            monkeypatch.setenv("no_proxy", "")
+        url = server.url if private else "http://results.example.com"
+        async with client(V2, trust_env=True, allow_private=private) as hf:
+            await hf.save(Media(f"{url}/x.mp4", "video"), tmp_path / "x.mp4")
+    assert b"authorization" not in server.heard[0].lower()
+
+
 async def test_an_address_is_asked_for_as_it_is(hf: Higgsfield, tmp_path: Path) -> None:
     async with raw_server(Script(answer("200 OK", LONG))) as server, hf:
         for path in ("/a%2Fb%7E.mp4?X=%2b%20+", "/caf\u00e9.mp4"):
@@ -432,6 +532,80 @@ async def test_a_stream_that_does_not_begin(hf: Higgsfield) -> None:
             await stream.begin()
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
+
+
+async def test_a_stream_has_one_reader(client: Client) -> None:
+    async def halting(_: RawServer, writer: asyncio.StreamWriter) -> None:
+        whole = answer("200 OK", LONG)
+        writer.write(whole[: len(whole) - len(LONG) + 600])
+        await writer.drain()
+        await go_on.wait()
+        writer.write(LONG[600:])
+        await writer.drain()
+
+    go_on = asyncio.Event()
+    # There is one place for downloads.
+    async with raw_server(halting) as server, client(V2, limits=Limits(max_connections=4)) as hf:
+        for _ in range(2):
+            stream = hf.stream(Media(f"{server.url}/x.mp4", "video"))
+            go_on.clear()
+            first, second, third = await asyncio.gather(
+                anext(stream), anext(stream), stream.begin(), return_exceptions=True
+            )
+            assert isinstance(second, RuntimeError)
+            assert isinstance(third, RuntimeError)
+            go_on.set()
+            # Whoever reads it is not disturbed.
+            assert isinstance(first, bytes)
+            assert first + await _all(stream) == LONG
+
+
+async def reading(stream: AsyncIterator[bytes], count: int) -> asyncio.Task[bytes]:
+    """A task that reads it all, and has read so much."""
+    found = 0
+
+    async def read() -> bytes:
+        nonlocal found
+        async for piece in stream:
+            found += len(piece)
+        return b""
+
+    task = asyncio.create_task(read())
+    with anyio.fail_after(5):
+        while found < count:
+            await anyio.sleep(0.01)
+    return task
+
+
+async def test_closing_a_stream_ends_whoever_reads_it(hf: Higgsfield) -> None:
+    async with raw_server(slow) as server, hf:
+        stream = hf.stream(Media(f"{server.url}/x.mp4", "video"))
+        task = await reading(stream, 700_000)
+        await stream.aclose()
+        # Not as if it had come to its end.
+        with pytest.raises(DownloadError, match="was not read whole"):
+            await task
+        await stream.begin()
+        assert len(server.heard) == 1
+        assert engine_of(hf).pace._lanes["download"].under_way == 0
+
+
+async def test_a_cancelled_read_is_no_end(hf: Higgsfield) -> None:
+    async with raw_server(slow) as server, hf:
+        stream = hf.stream(Media(f"{server.url}/x.mp4", "video"))
+        task = await reading(stream, 700_000)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(DownloadError, match="was not read whole"):
+            await anext(stream)
+
+
+async def test_only_an_output_is_streamed(hf: Higgsfield) -> None:
+    async with hf:
+        with pytest.raises(ConfigurationError, match="by its Media, not by a str"):
+            hf.stream("https://a.b/c.mp4")  # type: ignore[arg-type]  # that is what is refused
+        gc.collect()
 
 
 async def connections(sandbox: Sandbox, count: int) -> None:
@@ -534,7 +708,114 @@ async def test_cancelling_leaves_nothing(hf: Higgsfield, tmp_path: Path, nativel
             await anyio.sleep(0.01)
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_cancelling_twice_leaves_nothing(hf: Higgsfield, tmp_path: Path, turns: int) -> None:
+    async with raw_server(slow) as server, hf:
+        saving = asyncio.create_task(hf.save(Media(f"{server.url}/x.mp4", "video"), tmp_path / "x.mp4"))
+        while not list(tmp_path.iterdir()):
+            await anyio.sleep(0.01)
+        saving.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        saving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
+        await hf.close()
+        assert not list(tmp_path.iterdir())
+
+
+async def test_a_pause_is_no_longer_than_what_is_left(client: Client, tmp_path: Path) -> None:
+    script = Script(answer("503 Service Unavailable", b"", "Retry-After: 30"))
+    with pytest.raises(DownloadError, match="HTTP 503"):
+        await saved(client(V2, limits=Limits(download=30)), script, tmp_path)
+    # Those before it count: with what they leave, there is no time for as long a pause once more.
+    retry = RetryPolicy(attempts=9, first=0.2, longest=0.2)
+    script = Script(*[answer("503 Service Unavailable", b"")] * 8, answer("200 OK", LONG))
+    with pytest.raises(DownloadError, match=r"HTTP 503|not fetched within 0\.3 s"):
+        await saved(client(V2, limits=Limits(download=0.3), retry=retry), script, tmp_path)
+
+
+async def test_a_pause_ends_with_the_client(client: Client, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def busy(_: RawServer, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer("503 Service Unavailable", b"", "Retry-After: 30"))
+        await writer.drain()
+        asked.set()
+
+    async with raw_server(busy) as server:
+        hf = client(V2)
+        saving = asyncio.create_task(hf.save(Media(f"{server.url}/x.mp4", "video"), tmp_path / "x.mp4"))
+        await asked.wait()
+        await anyio.sleep(0.05)
+        await hf.close()
+        with anyio.fail_after(5), pytest.raises(ClientClosed):
+            await saving
+
+
+async def test_an_answer_that_comes_after_the_end(client: Client, tmp_path: Path) -> None:
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def late(_: RawServer, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await closed.wait()
+        writer.write(answer("200 OK", LONG))
+        await writer.drain()
+
+    async with raw_server(late) as server, aiohttp.ClientSession() as session:
+        hf = client(V2, session=session)
+        saving = asyncio.create_task(hf.save(Media(f"{server.url}/x.mp4", "video"), tmp_path / "x.mp4"))
+        await asked.wait()
+        await hf.close()
+        closed.set()
+        with pytest.raises(ClientClosed, match="was closed before"):
+            await saving
+    assert not list(tmp_path.iterdir())
+
+
 # Where it goes.
+
+
+class Encoded:
+    """A path of bytes."""
+
+    def __fspath__(self) -> bytes:
+        return b"x"
+
+
+@pytest.mark.parametrize("to", ["a\0b", Path("a\0b"), "\ud800", Encoded()])
+async def test_a_place_that_cannot_be(sandbox: Sandbox, hf: Higgsfield, to: Any) -> None:
+    async with hf:
+        before = len(sandbox.received)
+        for refused in (
+            lambda: hf.run(V2.request, save=to),
+            lambda: hf.gather([V2.request], save=to),
+            lambda: hf.save(Media(f"{sandbox.media_url}/x.mp4", "video"), to),
+        ):
+            with pytest.raises(ConfigurationError, match="is no path"):
+                await refused()
+        assert len(sandbox.received) == before
+
+
+async def test_a_name_that_is_too_long(hf: Higgsfield, tmp_path: Path) -> None:
+    async with raw_server(Script(answer("200 OK", LONG))) as server, hf:
+        media = Media(f"{server.url}/x.mp4", "video")
+        with pytest.raises(DownloadError, match="could not be written: File name too long"):
+            await hf.save(media, tmp_path / ("n" * 300))
+        with pytest.raises(DownloadError, match="could not be made: File name too long"):
+            await hf.save(media, tmp_path / ("n" * 300) / "x.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_removed_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    part = _downloads._Part(folder)
+    part.write([LONG], 0, None)
+    shutil.rmtree(folder)
+    folder.touch()
+    part.discard()
+    assert part.over
 
 
 async def test_a_place_for_one(hf: Higgsfield, tmp_path: Path) -> None:
@@ -644,6 +925,35 @@ async def test_a_writer_that_fails(sandbox: Sandbox, client: Client) -> None:
             sandbox.script("download", Fault(accept=False, answer_with=page, cut="half"))
             with pytest.raises(DownloadError, match="cannot be taken up there"):
                 await task.save(writer)
+
+
+async def test_a_writer_with_a_time_limit(sandbox: Sandbox, client: Client) -> None:
+    async def impatient(_: str, pieces: AsyncIterator[bytes]) -> None:
+        async with asyncio.timeout(0.1):
+            await _all(pieces)
+
+    async def waiting(_: str, pieces: AsyncIterator[bytes]) -> None:
+        while True:
+            await asyncio.wait_for(anext(pieces), 0.1)
+
+    async def content(_: str, pieces: AsyncIterator[bytes]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await _all(pieces)
+        await _all(pieces)
+
+    async with raw_server(slow) as server, client(V2) as hf:
+        body = b'{"request_id":"x","status":"completed","video":{"url":"%s/x.mp4"}}' % server.url.encode()
+        for writer, what in (
+            (impatient, "failed with TimeoutError"),
+            (waiting, "failed with TimeoutError"),
+            (content, "was not read whole"),
+        ):
+            task = await hf.submit(V2.request)
+            sandbox.script("poll", Fault.answer(200, body))
+            with pytest.raises(DownloadError, match=what) as caught:
+                await task.save(writer)
+            assert caught.value.ref == task.ref
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given, strategies as st
 
-from higgsfield_async._ranges import Answer, Entity, answered, entity_of, resuming
+from higgsfield_async._ranges import Answer, Entity, answered, entity_of, resuming, with_total
 
 OLD, NEW = "Tue, 01 Sep 2026 10:00:00 GMT", "Tue, 01 Sep 2026 10:00:09 GMT"
 
@@ -58,6 +58,7 @@ def test_the_rest_is_asked_for_only_of_the_same() -> None:
         (416, "bytes */5", "", "useless"),
         (416, "", "", "useless"),
         (404, "", "", "useless"),
+        (203, "", "", "all"),
     ],
 )
 def test_what_is_answered_to_that(status: int, said: str, tag: str, answer: Answer) -> None:
@@ -71,8 +72,32 @@ def test_all_of_it_was_here() -> None:
     assert answered(416, {"content-range": "bytes */9"}, Entity(mark='"a"'), 5) == "useless"
 
 
-def test_a_date_says_nothing_of_a_tag() -> None:
-    assert answered(206, {"content-range": "bytes 5-11/12", "etag": '"b"'}, Entity(12, mark=OLD), 5) == "rest"
+@pytest.mark.parametrize(
+    ("mark", "said", "answer"),
+    [
+        (OLD, {}, "rest"),
+        (OLD, {"last-modified": OLD}, "rest"),
+        (OLD, {"last-modified": NEW}, "useless"),
+        (OLD, {"etag": '"b"'}, "useless"),
+        (OLD, {"etag": 'W/"b"', "last-modified": OLD}, "useless"),
+        # Each server may date it in its own way.
+        ('"a"', {"etag": '"a"', "last-modified": NEW}, "rest"),
+        ('"a"', {"etag": 'W/"a"'}, "useless"),
+    ],
+)
+def test_what_is_marked_otherwise_is_another(mark: str, said: Mapping[str, str], answer: Answer) -> None:
+    assert answered(206, {"content-range": "bytes 5-11/12", **said}, Entity(12, mark=mark), 5) == answer
+
+
+def test_the_rest_may_say_how_much_there_is() -> None:
+    begun = Entity(mark='"a"')
+    told, untold = ({"content-range": f"bytes 5-11/{total}"} for total in ("12", "*"))
+    assert answered(206, told, begun, 5) == "rest"
+    assert with_total(begun, told) == Entity(12, mark='"a"')
+    # Nobody knows then whether this is all of it.
+    assert answered(206, untold, begun, 5) == "useless"
+    assert with_total(begun, untold) == with_total(begun, {}) == begun
+    assert with_total(Entity(12), {"content-range": "bytes 5-11/13"}) == Entity(12)
 
 
 words = st.sampled_from(["", "12", '"a"', 'W/"a"', OLD, NEW, "bytes 5-11/12", "bytes */5", "none"]) | st.text(
@@ -85,6 +110,7 @@ NAMES = ["content-length", "content-encoding", "etag", "last-modified", "date", 
 def test_any_headers_are_read(headers: dict[str, str], status: int, offset: int) -> None:
     entity = entity_of(headers)
     assert entity.total is None or entity.total >= 0
+    assert with_total(entity, headers).total is not None or entity.total is None
     if answered(status, headers, entity, offset) == "rest":
         assert headers["content-range"].strip().startswith(f"bytes {offset}-")
     asked = resuming(entity, offset)
