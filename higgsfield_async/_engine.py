@@ -36,7 +36,7 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._http import Call, Grant, HttpResponse, Ticket
 from higgsfield_async._limits import Limits
-from higgsfield_async._pace import Lane, Pace
+from higgsfield_async._pace import SHARES, Lane, Pace
 from higgsfield_async._retry import RetryPolicy, may_repeat
 
 T = TypeVar("T")
@@ -116,6 +116,7 @@ class HttpEngine:
         self._behind: set[asyncio.Future[None]] = set()
         self._closed = False
         self.disk = anyio.CapacityLimiter(WRITERS)
+        self._uploading = anyio.CapacityLimiter(max(1, int(limits.max_connections * SHARES["download"])))
 
     def _make_session(
         self, *, trust_env: bool, force_close: bool = False, resolver: AbstractResolver | None = None
@@ -416,13 +417,15 @@ class HttpEngine:
         """
 
         async def attempt() -> T:
-            # Files share a lane, whichever way they go: however many there are, the polls have room. Leave is asked for
-            # in it, since it lasts for an hour and a line may last longer.
-            era = await self.pace.enter("download")
-            try:
-                return await self._put(await self.send_once(call), content)
-            finally:
-                self.pace.leave("download", era)
+            # Leave lasts for an hour, and a line may last longer: it is asked for when it is the file's turn.
+            async with self._uploading:
+                grant = await self.send_once(call)
+                # Files share a lane, whichever way they go: however many there are, the polls have room.
+                era = await self.pace.enter("download")
+                try:
+                    return await self._put(grant, content)
+                finally:
+                    self.pace.leave("download", era)
 
         return await self.retrying(attempt, lambda error, _: not may_repeat(call, error))
 
@@ -433,8 +436,9 @@ class HttpEngine:
         pieces = content.pieces()
         try:
             with anyio.move_on_after(self._limits.upload):
-                async with self._session.put(
+                async with self._plain.put(
                     url,
+                    proxy=await self._proxy_for(url),
                     data=pieces,
                     # Without its length, it would go out in chunks, which the storage does not take.
                     headers={"User-Agent": USER_AGENT, **request.headers, "Content-Length": str(content.size)},

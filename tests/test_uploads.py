@@ -40,7 +40,7 @@ from higgsfield_async import (
     UploadError,
     _uploads,
 )
-from higgsfield_async._content import PIECE
+from higgsfield_async._content import PIECE, content_of
 from higgsfield_async._http import Grant, HttpResponse
 from higgsfield_async._transports._uploads import TAKEN
 from higgsfield_async.sandbox import Fault, Sandbox
@@ -641,6 +641,28 @@ async def test_leave_that_expires_in_line_is_not_asked_for_there(sandbox: Sandbo
         await asyncio.gather(*map(hf.upload, contents))
     # Each is sent as soon as there is leave for it.
     assert [received.method for received in sandbox.received] == ["POST", "PUT"] * 4
+
+
+async def test_one_connection_suffices(client: Client) -> None:
+    async with client("platform", limits=Limits(max_connections=1)) as hf:
+        found = await asyncio.gather(*(hf.upload(PNG + bytes([number])) for number in range(3)))
+    assert len({upload.url for upload in found}) == 3
+
+
+async def test_no_credentials_are_taken_from_the_environment(
+    sandbox: Sandbox, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with client("platform") as plain:
+        grant = await plain._opened().engine.send(plain._transport.upload(PNG, len(PNG), None))
+        async with client("platform", trust_env=True) as hf:
+            await hf._opened().engine._put(grant, await content_of(PNG))
+    put = sandbox.received[-1]
+    assert put.method == "PUT"
+    assert "Authorization" not in put.headers
 
 
 async def test_a_client_that_is_closed_while_it_reads(client: Client, tmp_path: Path) -> None:
