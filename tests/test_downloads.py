@@ -186,7 +186,7 @@ async def test_the_rest_may_be_the_first_to_say_how_long_it_is(client: Client, t
 
 
 @pytest.mark.parametrize("length", [True, False])
-async def test_what_is_no_range_is_all_of_it(hf: Higgsfield, tmp_path: Path, length: bool) -> None:  # noqa: FBT001
+async def test_what_is_no_range_is_all_of_it(hf: Higgsfield, tmp_path: Path, *, length: bool) -> None:
     changed = answer("203 Non-Authoritative Information", OTHER) if length else chunked(OTHER)
     changed = changed.replace(b"200 OK", b"203 Non-Authoritative Information")
     found, _ = await saved(hf, Script(begun(700_000), changed), tmp_path)
@@ -379,7 +379,8 @@ async def test_a_name_that_leads_inside_is_not_followed(
     client: Client,
     tmp_path: Path,
     name_server: dict[str, str],
-    own: bool,  # noqa: FBT001
+    *,
+    own: bool,
 ) -> None:
     name_server["results.example.com"] = "127.0.0.1"
     name_server["public.example.com"] = "93.184.215.14"
@@ -464,7 +465,8 @@ async def test_no_credentials_are_taken_from_the_environment(
     client: Client,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    private: bool,  # noqa: FBT001
+    *,
+    private: bool,
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("default login me password secret\n")
@@ -663,7 +665,7 @@ async def slow(_: RawServer, writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_closing_the_client_ends_what_is_fetched(client: Client, tmp_path: Path, own: bool) -> None:  # noqa: FBT001
+async def test_closing_the_client_ends_what_is_fetched(client: Client, tmp_path: Path, *, own: bool) -> None:
     async with raw_server(slow) as server, aiohttp.ClientSession() as session:
         hf = client(V2, **({} if own else {"session": session}))
         media = Media(f"{server.url}/x.mp4", "video")
@@ -690,7 +692,7 @@ async def _all(stream: AsyncIterator[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("natively", [True, False])
-async def test_cancelling_leaves_nothing(hf: Higgsfield, tmp_path: Path, natively: bool) -> None:  # noqa: FBT001
+async def test_cancelling_leaves_nothing(hf: Higgsfield, tmp_path: Path, *, natively: bool) -> None:
     async with raw_server(slow) as server, hf:
         media = Media(f"{server.url}/x.mp4", "video")
         if natively:

@@ -84,7 +84,7 @@ async def test_bad_options_name_themselves(sandbox: Sandbox, client: Client, opt
         with pytest.raises(InvalidRequest, match=next(iter(options))):
             await hf.submit(V2.request, **options)
         with pytest.raises(ConfigurationError):
-            hf.task(None)  # type: ignore[arg-type]
+            hf.task(None)  # type: ignore[arg-type]  # that is what is refused
     assert not sandbox.received
 
 
@@ -224,7 +224,7 @@ async def test_an_absurd_retry_after_does_not_end_a_run(sandbox: Sandbox, client
 
 
 @pytest.mark.parametrize("native", [True, False])
-async def test_closing_that_is_cancelled_goes_on(sandbox: Sandbox, client: Client, native: bool) -> None:  # noqa: FBT001
+async def test_closing_that_is_cancelled_goes_on(sandbox: Sandbox, client: Client, *, native: bool) -> None:
     sandbox.plan(NEVER)
     for steps in range(8):
         hf = client(V1)
@@ -356,7 +356,7 @@ async def test_saving_after_close(client: Client, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
 def test_eager_tasks() -> None:
     async def main() -> None:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # new in 3.12
         async with Sandbox(speed=100) as sandbox, Higgsfield(sandbox.platform(), poll=PollPolicy.fixed(0.02)) as hf:
             ref = (await hf.submit(V1.request)).ref
             assert (await hf.task(ref).wait()).outputs

@@ -444,7 +444,8 @@ def test_outcomes_that_outlive_their_loop() -> None:
 async def test_a_resumed_submit_that_finds_no_place_says_nothing_of_the_first(
     sandbox: Sandbox,
     client: Client,
-    closed: bool,  # noqa: FBT001
+    *,
+    closed: bool,
 ) -> None:
     sandbox.plan(*[NEVER] * 3)
     sandbox.script("submit", Fault(), Fault.reset(accept=True))

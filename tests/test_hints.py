@@ -225,7 +225,7 @@ def test_strict_refuses_and_names_each_field() -> None:
     assert caught.value.charged == "no"
     assert PROMPT not in str(caught.value)
     with pytest.raises(InvalidRequest, match="Expected `bool`"):
-        ModelRequest(DOP, {"prompt": "x", "image_url": IMAGE}, strict="yes")  # type: ignore[arg-type]
+        ModelRequest(DOP, {"prompt": "x", "image_url": IMAGE}, strict="yes")  # type: ignore[arg-type]  # that is what is refused
 
 
 async def test_strict_is_not_sent(sandbox: Sandbox, client: Client) -> None:

@@ -276,7 +276,7 @@ def test_what_is_no_source_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="length <= 2"):
         ImageToVideo(**VIDEO, images=[PNG] * 3)
     with pytest.raises(InvalidRequest):
-        ImageToVideo(**VIDEO, images=PNG)  # type: ignore[arg-type]
+        ImageToVideo(**VIDEO, images=PNG)  # type: ignore[arg-type]  # that is what is refused
     with pytest.raises(InvalidRequest, match="Object of type object is not JSON"):
         ModelRequest("a/b", {"image_url": PNG, "x": object()})
     around: list[Any] = []
@@ -302,7 +302,7 @@ def test_a_request_with_sources_is_a_value() -> None:
     assert request != DopVideo(model="dop-lite", prompt=PROMPT, images=(path, WAV))
     nested = {"x": [{"y": path}], "z": ({"image_url": IMAGE}, PNG)}
     model = ModelRequest("a/b", nested)
-    nested["x"].clear()  # type: ignore[attr-defined]
+    nested["x"].clear()  # type: ignore[attr-defined]  # it is a list, as the lines above make it
     assert model.arguments == {"x": [{"y": path}], "z": [{"image_url": IMAGE}, PNG]}
     for each in (request, model, TalkingHead(prompt=PROMPT, image=PNG, audio=path)):
         for twin in (pickle.loads(pickle.dumps(each)), copy.deepcopy(each), copy.copy(each)):
@@ -442,7 +442,7 @@ class Slotted(Reader):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as a Pillow image has it
 
 
 def broken_picture() -> Image.Image:

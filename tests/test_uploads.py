@@ -530,7 +530,7 @@ async def test_a_session_of_ones_own_that_is_closed_in_between(client: Client) -
                 await session.close()
             return await request(method, *args, **settings)
 
-        session._request = closing_before_put  # type: ignore[method-assign]
+        session._request = closing_before_put  # type: ignore[method-assign]  # a session that closes just then
         with pytest.raises(ClientClosed):
             await hf.upload(PNG)
 

@@ -91,7 +91,7 @@ def test_what_is_asked(start: date | None, end: date | None, query: str) -> None
 @pytest.mark.parametrize(
     ("given", "wrong"),
     [
-        ({"start": datetime(2026, 11, 1)}, ["start"]),  # noqa: DTZ001
+        ({"start": datetime(2026, 11, 1)}, ["start"]),  # noqa: DTZ001  # without a zone: that is what is refused
         ({"start": "2026-11-01", "end": 7}, ["start", "end"]),
         ({"start": date(2026, 11, 2), "end": date(2026, 11, 1)}, ["end"]),
         ({"start": date(2026, 11, 1), "end": date(2026, 11, 1)}, ["end"]),
