@@ -202,8 +202,9 @@ async def test_closing_does_not_wait_for_what_was_not_sent(sandbox: Sandbox, cli
     sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "60"}))
     hf = client(surface)
     submitting = asyncio.create_task(hf.submit(surface.request))
-    await anyio.sleep(0.1)
-    with anyio.fail_after(1):
+    while not (sandbox.received and hf._opened().engine.pace.held_back("submit")):
+        await anyio.sleep(0.01)
+    with anyio.fail_after(5):
         await hf.close()
     with pytest.raises(ClientClosed, match="before the submit was answered") as caught:
         await submitting
