@@ -89,16 +89,14 @@ async def test_run_that_is_cancelled_while_it_saves(client: Client, caplog: pyte
     assert gate.begun[0].partition(".")[0] in caplog.text
 
 
-@pytest.mark.parametrize("to", ["no\0path", "writer"])
-async def test_run_that_meets_what_is_not_ours(client: Client, caplog: pytest.LogCaptureFixture, to: str) -> None:
+async def test_run_that_meets_what_is_not_ours(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     async def writer(_: str, pieces: AsyncIterator[bytes]) -> None:
         await anext(pieces)
         raise KeyboardInterrupt
 
     async with client(V1) as hf:
-        kind = ValueError if to != "writer" else KeyboardInterrupt
-        with pytest.raises(kind):
-            await hf.run(V1.request, save=writer if to == "writer" else to)
+        with pytest.raises(KeyboardInterrupt):
+            await hf.run(V1.request, save=writer)
     assert "A run broke off after its submit: " in caplog.text
     assert '"transport":"platform"' in caplog.text
 

@@ -256,10 +256,10 @@ async def arrival(sandbox: Sandbox) -> None:
     pytest.fail("nothing arrived")
 
 
-async def plays(video: Any) -> bool:
-    """Whether time passes in it."""
+async def plays(video: Any, tenths: int = 10) -> bool:
+    """Whether time passes in it, within so many tenths of a second."""
     first = await video.evaluate("video => video.currentTime")
-    for _ in range(10):
+    for _ in range(tenths):
         if await video.evaluate("video => video.currentTime") > first + 0.2:
             return True
         await asyncio.sleep(0.1)
@@ -608,7 +608,7 @@ async def test_films_rest_where_motion_is_unwelcome(studio: Studio, make_browser
         await page.get_by_role("radio", name="Talking avatar").check()
         film = page.locator("#avatar video").first
         await expect(film).to_have_attribute("src", re.compile("^http"))
-        assert await plays(film) == bool(moving)
+        assert await plays(film, 100 if moving else 10) == bool(moving)
         await page.get_by_role("button", name="Hear Marston").click()
         await expect(page.get_by_role("button", name="Hear Marston")).to_have_attribute("aria-pressed", "true")
 
