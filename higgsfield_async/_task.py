@@ -213,8 +213,8 @@ class GenerationTask:
                 safe for a file and an async iterator of its pieces.
             variant: `raw` as it was made, or `min`, as the service optimised it; of a job that has none such, all it
                 has.
-            progress: Called with each piece that is saved. It must not block. What it raises ends the saving; a file that
-                is whole by then stays.
+            progress: Called with each piece that is saved. It must not block. What it raises ends the saving; a file
+                that is whole by then stays.
 
         Returns:
             The files, or what the writer returned, in the order of the outputs.

@@ -256,7 +256,7 @@ async def arrival(sandbox: Sandbox) -> None:
     pytest.fail("nothing arrived")
 
 
-async def plays(video: Any, tenths: int = 10) -> bool:
+async def plays(video: Any, tenths: int = 100) -> bool:
     """Whether time passes in it, within so many tenths of a second."""
     first = await video.evaluate("video => video.currentTime")
     for _ in range(tenths):
