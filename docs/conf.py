@@ -50,6 +50,8 @@ nitpick_ignore = [
     # The keywords that the errors' constructors share: described as the attributes of HiggsfieldError and ApiError.
     ("py:class", "Answered"),
     ("py:class", "Common"),
+    # What a user is handed, and never makes, is made with it.
+    ("py:class", "HttpEngine"),
 ]
 
 

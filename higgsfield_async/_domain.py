@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -370,7 +371,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     output: str | None = None
     operation: str | None = None
-    schema: dict[str, Any] = {}
+    schema: Mapping[str, Any] = {}
     documented: date | None = None
     listed: bool = False
 
