@@ -375,7 +375,7 @@ async def test_a_price_that_is_slow_is_within_the_timeout(sandbox: Sandbox, clie
 
 
 async def test_a_price_waits_for_its_turn_like_a_submit(sandbox: Sandbox, client: Client) -> None:
-    sandbox.script("estimate", *[Fault.answer(429, headers={"Retry-After": "0"})] * 12)
+    sandbox.script("estimate", *[Fault.answer(429, headers={"Retry-After": "0"})] * 6)
     async with client(V2, budget=Budget(credits=5)) as hf:
         await hf.submit(V2.request)
     assert submits(sandbox) == 1

@@ -25,6 +25,8 @@ from sybil.parsers.myst import CodeBlockParser
 from higgsfield_async.sandbox import Sandbox
 from higgsfield_async.sandbox._media import render
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 VARIABLES = ("HF_KEY", "HIGGSFIELD_BASE_URL", "HIGGSFIELD_PROXY_BASE_URL", "HIGGSFIELD_PROXY_KEY")
