@@ -271,7 +271,7 @@ async def test_a_list_that_grows_no_further() -> None:
         await anext(walk(page_at, 3))
 
 
-@given(st.integers(1, 60), st.integers(1, 20), st.booleans())
+@given(total=st.integers(1, 60), size=st.integers(1, 20), says_total=st.booleans())
 async def test_every_item_once_whatever_the_pages(total: int, size: int, *, says_total: bool) -> None:
     async def page_at(_: int | None, cursor: int | str | None) -> Page[Sound]:
         number = int(cursor or 1)
