@@ -10,6 +10,7 @@ import resource
 import shutil
 import socket
 import subprocess
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -1027,3 +1028,18 @@ async def test_a_session_that_was_closed(client: Client, tmp_path: Path) -> None
         await session.close()
         with pytest.raises(ClientClosed, match="was closed before"):
             await hf.save(Media("http://127.0.0.1:1/x.mp4", "video"), tmp_path / "x.mp4")
+
+
+async def test_closing_waits_for_what_is_cleaned_up(hf: Higgsfield) -> None:
+    done: list[bool] = []
+    may = threading.Event()
+
+    def clean_up() -> None:
+        done.append(may.wait(10))
+
+    async with hf:
+        cleaning = asyncio.create_task(hf._opened().engine.behind(clean_up))
+        await asyncio.sleep(0)
+        cleaning.cancel()
+        asyncio.get_running_loop().call_later(0.05, may.set)
+    assert done == [True]
