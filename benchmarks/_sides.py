@@ -159,6 +159,7 @@ async def open_vendors(settings: Settings) -> Opened:
         await client.subscribe(MODEL, ARGUMENTS)
 
     # It has no close of its own.
+    # It has no way to close what it opened but this.
     return Opened(submit, subscribe, client._client.aclose)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 

@@ -86,7 +86,7 @@ class HttpEngine:
     ) -> None:
         self._allow_private = allow_private
         self._retry = retry
-        self.limits = self._limits = limits
+        self.limits = limits
         self.pace = Pace(limits, retry, random.random)
         self._longest = limits.connect + limits.first_byte + limits.read
         self._timeout = aiohttp.ClientTimeout(
@@ -123,7 +123,7 @@ class HttpEngine:
     ) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._limits.max_connections, force_close=force_close, resolver=resolver
+                limit=self.limits.max_connections, force_close=force_close, resolver=resolver
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=trust_env,
@@ -305,7 +305,7 @@ class HttpEngine:
             return ClientClosed(f"The session was closed before {name} was sent.", refused=True)
         for kinds, how, refused, transient in _BROKEN:
             if isinstance(error, kinds):
-                words = how.format(limits=self._limits, longest=self._longest, error=type(error).__name__)
+                words = how.format(limits=self.limits, longest=self._longest, error=type(error).__name__)
                 msg = f"No answer to {name} from {url.host}: {words}."
                 return ConnectionFailed(msg, refused=refused, transient=transient)
         if isinstance(error, aiohttp.ClientResponseError):
@@ -435,7 +435,7 @@ class HttpEngine:
         url = URL(request.url, encoded=True)
         pieces = content.pieces()
         try:
-            with anyio.move_on_after(self._limits.upload):
+            with anyio.move_on_after(self.limits.upload):
                 async with self._plain.put(
                     url,
                     proxy=await self._proxy_for(url),
@@ -449,7 +449,7 @@ class HttpEngine:
                     body = await self._read(response, "the upload")
                     answer = HttpResponse(response.status, response.headers, body, time.time())
                 return grant.decode(answer)
-            msg = f"The upload to {url.host} was not done within {self._limits.upload:g} s."
+            msg = f"The upload to {url.host} was not done within {self.limits.upload:g} s."
             failure: HiggsfieldError = UploadError(msg, transient=True)
         except HiggsfieldError:
             raise

@@ -180,7 +180,7 @@ class Submits:
                 except (Unsupported, MalformedResponse):
                     return None
                 except NotFound:
-                    if not all(budget.unpriced for budget in budgets):
+                    if any(budget.unpriced is None for budget in budgets):
                         raise
                     return None
         msg = f"The price of {self._transport.kind(request)} was not told in time, so that it was not submitted."

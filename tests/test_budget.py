@@ -383,14 +383,15 @@ async def test_a_price_waits_for_its_turn_like_a_submit(sandbox: Sandbox, client
 
 @pytest.mark.parametrize("status", [200, 404])
 async def test_a_model_without_a_price(sandbox: Sandbox, client: Client, status: int) -> None:
-    async with client(V2, budget=Budget(credits=5, unpriced=2)) as hf:
-        sandbox.script("estimate", *[Fault.answer(status, b"{}")] * 5)
-        await hf.submit(V2.request)
+    for unpriced in (2, 0):
+        async with client(V2, budget=Budget(credits=5, unpriced=unpriced)) as hf:
+            sandbox.script("estimate", *[Fault.answer(status, b"{}")] * (5 if status == 200 else 1))
+            await hf.submit(V2.request)
     sandbox.script("estimate", *[Fault.answer(status, b"{}")] * 5)
     async with client(V2, budget=Budget(credits=5)) as hf:
         with pytest.raises(NotFound if status == 404 else BudgetExceeded):
             await hf.submit(V2.request)
-    assert submits(sandbox) == 1
+    assert submits(sandbox) == 2
 
 
 async def test_a_cancelled_submit(sandbox: Sandbox, client: Client) -> None:
