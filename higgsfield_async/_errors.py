@@ -21,6 +21,7 @@
     │  ├─ ContentRejected               nsfw
     │  └─ GenerationCanceled
     ├─ BudgetExceeded                   before the submit: it costs more than is left of a budget
+    ├─ JournalError                     paid work cannot be written down, so that nothing is submitted
     ├─ WaitTimeout                      the deadline of a wait has passed; the generation goes on (a TimeoutError)
     ├─ DownloadError                    a result could not be fetched or written
     ├─ UploadError                      a file could not be read or put where the service takes it
@@ -343,6 +344,13 @@ class BudgetExceeded(HiggsfieldError):
         self.limit = limit
         self.left = left
         self.needed = needed
+
+
+class JournalError(HiggsfieldError):
+    """The journal cannot be read or written, or has not what is asked of it.
+
+    From a submit it says that nothing was sent: what cannot be written down first is not paid for.
+    """
 
 
 class WaitTimeout(HiggsfieldError, TimeoutError):

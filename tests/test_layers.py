@@ -26,6 +26,7 @@ LEVELS = {
         "_media",
         "_budget",
         "_hints",
+        "_journal",
         "_requests",
         "_retry",
         "_polling",
