@@ -1,4 +1,4 @@
-"""What a journal is: where paid work is written down before it is paid for. Without any I/O."""
+"""What a journal is: where paid work is written down before it is paid for."""
 
 from __future__ import annotations
 

@@ -26,7 +26,6 @@ LEVELS = {
         "_media",
         "_budget",
         "_hints",
-        "_journal",
         "_requests",
         "_retry",
         "_polling",
@@ -39,7 +38,7 @@ LEVELS = {
         "_transports",
         "_webhooks",
     ],
-    2: ["_content", "_engine", "_pace"],
+    2: ["_content", "_engine", "_journal", "_pace"],
     3: [
         "_agents",
         "_catalogue",
