@@ -54,7 +54,7 @@ LEVELS = {
         "_uploads",
     ],
     4: ["_client"],
-    5: ["", "fastapi", "sse", "webhooks"],
+    5: ["", "cluster", "fastapi", "sse", "webhooks"],
 }
 BESIDE = ["sandbox", "testing"]
 # Upward in an annotation alone, never when the program runs.
