@@ -211,12 +211,12 @@ class PostgresJournal:
         parts = _parts(dsn)
         place = f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
         self._shown = f"postgresql://{place}"
-        self._secret = str(parts.get("password") or "")
         self._dsn = make_conninfo("", **{**CONNECTING, **parts})
         self._space = space
         self._prompts = prompts
-        self._spill = _spill(f"{place}\n{space}") if spill is None else spill
+        self._spill = _spill(f"{place}\n{space}") if spill is None else spill.absolute()
         self._patience = patience
+        self._most = connections
         self._connections = _Connections(self._connect, connections)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: Connection | None = None
@@ -261,10 +261,12 @@ class PostgresJournal:
             msg = f"The journal {self._shown} is open already: each client takes a PostgresJournal of its own."
             raise JournalError(msg)
         self._loop = asyncio.get_running_loop()
-        self._lost.clear()
+        self._connections, self._lost = _Connections(self._connect, self._most), asyncio.Event()
         try:
-            await self._migrate()
-            guard, owner = await self._take()
+            async with asyncio.timeout(self._patience):
+                await anyio.to_thread.run_sync(self._make_place)
+                await self._migrate()
+                guard, owner = await self._take()
         except BaseException as error:
             self._loop = None
             await self._connections.close()
@@ -545,7 +547,7 @@ class PostgresJournal:
         values = {**msgspec.structs.asdict(kept), "space": self._space, "me": self._me(), "mine": self._owners}
         row = await (await connection.execute(BEGIN, values)).fetchone()
         if row is not None:
-            return self._entry(row)
+            return self._held(row)
         found = await self._find(connection, intent.key)
         if found is None:
             raise _LockLost
@@ -561,7 +563,13 @@ class PostgresJournal:
         if row is None:
             msg = f"{intent.key!r} was written down, and taken over by somebody else while the server was away."
             raise JournalError(msg)
-        return self._entry(row)
+        return self._held(row)
+
+    def _held(self, row: Row) -> Entry:
+        entry = self._entry(row)
+        if not entry.mine:  # the lock was lost while the answer was on its way
+            raise _LockLost
+        return entry
 
     async def _abandon(self, connection: Connection, key: str, nonce: str) -> None:
         await self._bury(connection)
@@ -678,7 +686,7 @@ class PostgresJournal:
             try:
                 async with asyncio.timeout(max(until - time.monotonic(), 0.1)), self._connections.one() as connection:
                     return await operation(connection)
-            except (psycopg.Error, OSError, _LockLost) as error:
+            except (psycopg.Error, OSError, UnicodeError, msgspec.MsgspecError, _LockLost) as error:
                 if not _passes(error) or time.monotonic() > until:
                     raise self._failed(error) from None
             await asyncio.sleep(min(0.05 * 2**attempt, 1.0) * random.uniform(0.5, 1.0))
@@ -687,9 +695,7 @@ class PostgresJournal:
     def _failed(self, error: BaseException) -> JournalError:
         # What Postgres adds to its message may hold values of the row, and with them a prompt.
         told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-        told = told or (str(error).splitlines() or ["no answer in time"])[0]
-        if self._secret:
-            told = told.replace(self._secret, "…")
+        told = told or (str(error).splitlines() or ["it did not answer in time"])[0]
         msg = f"The journal {self._shown} cannot be used: {told.rstrip('.')}."
         return JournalError(msg, transient=_passes(error))
 
@@ -704,6 +710,13 @@ class PostgresJournal:
             raise
         return connection
 
+    def _make_place(self) -> None:
+        try:
+            self._spill.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            msg = f"{self._spill.parent} cannot be made for the journal's spill file ({error.strerror}): give spill=."
+            raise JournalError(msg) from error
+
     async def _migrate(self) -> None:
         async with self._connections.one() as connection:
             if connection.info.server_version < OLDEST_SERVER:
@@ -711,8 +724,7 @@ class PostgresJournal:
                 raise JournalError(msg)
             async with connection.transaction():
                 await connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATING,))
-                made = await connection.execute("select to_regclass('higgsfield.version') is not null")
-                if await made.fetchone() == (False,):
+                if not await _value(connection, "select to_regclass('higgsfield.version') is not null"):
                     await connection.execute(
                         """
                         create schema if not exists higgsfield;
@@ -720,8 +732,7 @@ class PostgresJournal:
                         insert into higgsfield.version values (0)
                         """
                     )
-                row = await (await connection.execute("select max(version) from higgsfield.version")).fetchone()
-                version = int(row[0]) if row is not None else 0
+                version: int = await _value(connection, "select max(version) from higgsfield.version")
                 if version > len(MIGRATIONS):
                     msg = (
                         f"The journal {self._shown} is of version {version}, and this higgsfield-async knows "
@@ -740,30 +751,32 @@ class PostgresJournal:
             await connection.execute(NOTICED)
             async with connection.transaction():
                 # Locked before anybody can see it.
-                row = await (
-                    await connection.execute(
-                        """
-                        insert into higgsfield.owners (machine, process) values (%s, %s)
-                        returning id, pg_advisory_lock(id)::text
-                        """,
-                        (socket.gethostname(), os.getpid()),
-                    )
-                ).fetchone()
-                owner = int(row[0]) if row is not None else 0
+                owner: int = await _value(
+                    connection,
+                    """
+                    insert into higgsfield.owners (machine, process) values (%s, %s)
+                    returning id, pg_advisory_lock(id)::text
+                    """,
+                    socket.gethostname(),
+                    os.getpid(),
+                )
             # In other transactions: a pooler that gives each one another connection shows here.
             async with self._connections.one() as other, other.transaction():
                 await self._bury(other)
                 await other.execute(
                     "delete from higgsfield.owners where id <> %s and pg_try_advisory_xact_lock_shared(id)", (owner,)
                 )
-                if not await _holds(connection, owner):
-                    raise JournalError(
-                        f"The journal {self._shown} does not keep its lock: is there a pooler in transaction mode? "
-                        "It takes a connection of its own to Postgres."
-                    )
+                kept = await _holds(connection, owner)
         except BaseException:
             await connection.close()
             raise
+        if not kept:
+            await connection.close()
+            msg = (
+                f"The journal {self._shown} does not keep its lock. Is there a pooler in transaction mode in between? "
+                "It takes connections of its own to Postgres."
+            )
+            raise JournalError(msg)
         return connection, owner
 
     async def _watch(self, guard: Connection, owner: int) -> None:
@@ -833,9 +846,14 @@ class _Connections:
             await self._free.pop().close()
 
 
+async def _value(connection: Connection, query: LiteralString, *values: object) -> Any:
+    """The first thing that a query answers with."""
+    return (await (await connection.execute(query, values)).fetchall())[0][0]
+
+
 async def _holds(guard: Connection, owner: int) -> bool:
     async with asyncio.timeout(ANSWER):
-        return await (await guard.execute(HELD, (owner,))).fetchone() == (1,)
+        return bool(await _value(guard, HELD, owner))
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
@@ -875,5 +893,9 @@ def _parts(dsn: str) -> dict[str, Any]:
 
 
 def _spill(place: str) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    except RuntimeError:
+        msg = "There is no home folder for the journal's spill file: give spill=."
+        raise ConfigurationError(msg) from None
     return Path(state, "higgsfield_async", f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.spill")
