@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 if sys.platform == "win32":  # pragma: no cover - the tests run where there is fcntl
     import msvcrt
 
-    def _lock(file: int, *, probing: bool) -> None:
+    def _lock(file: int, *, probing: bool) -> None:  # noqa: ARG001  # there is one kind
         """Takes the lock, or raises OSError."""
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 else:
@@ -91,9 +91,8 @@ MOST = 500
 # An intent's columns are called as its fields are.
 INTENT = ", ".join(Intent.__struct_fields__)
 COLUMNS = f"{INTENT}, state, owner, seq, id, submitted_at, job_set"
-INSERT = (
-    f"INSERT INTO work ({INTENT}, owner, state) VALUES ({', '.join('?' * len(Intent.__struct_fields__))}, ?, 'intent')"
-)
+_MARKS = ", ".join("?" * len(Intent.__struct_fields__))
+INSERT = f"INSERT INTO work ({INTENT}, owner, state) VALUES ({_MARKS}, ?, 'intent')"
 # What is in a state as it is shown.
 STATES: dict[State, str] = {
     "intent": "state = 'intent' AND alive(owner)",
@@ -109,8 +108,8 @@ class SQLiteJournal:
     The client that it is given to opens and closes it. Any number may be open on one file, in one process or in
     several; one that is open is not opened a second time, and after it was closed it may be opened again.
 
-    The file, what SQLite keeps beside it (`-wal`, `-shm`) and one small `.lock` for each journal that is open on it must
-    be on a local disk: not on a network's file system, and not mounted into a container without their folder.
+    The file, what SQLite keeps beside it (`-wal`, `-shm`) and one small `.lock` for each journal that is open on it
+    must be on a local disk: not on a network's file system, and not mounted into a container without their folder.
 
     Args:
         path: The file. Where there is none it is made, for its owner's eyes alone.
@@ -242,7 +241,7 @@ class SQLiteJournal:
     async def _do(
         self,
         work: Callable[[_Database, Unpack[Ts]], T],
-        *args: Unpack[Ts],
+        *args: *Ts,
         writes: bool = True,
         durable: bool = False,
     ) -> T:
@@ -516,7 +515,7 @@ class _Database:
         """Carries operations out in one transaction, in their order; each in one of its own where that fails."""
         try:
             self._transaction(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whoever waits gets it
             if len(batch) == 1:
                 batch[0].error = self._translated(error)
                 return
@@ -678,11 +677,11 @@ class _Database:
 
     def _entry(self, row: Row) -> Entry:
         *written, state, owner, seq, identifier, submitted_at, job_set = row
-        fields = dict(zip(Intent.__struct_fields__, written, strict=True))
-        intent = Intent(**{**fields, "created_at": datetime.fromisoformat(fields["created_at"])})
+        fields: dict[str, Any] = dict(zip(Intent.__struct_fields__, written, strict=True))
+        fields["created_at"] = datetime.fromisoformat(fields["created_at"])
         held = self._is_alive(owner)
         return Entry(
-            intent=intent,
+            intent=Intent(**fields),
             state="unknown" if state == "intent" and not held else state,
             seq=seq,
             id=identifier,
@@ -728,8 +727,8 @@ class _Database:
 
 _CHECK = "Does its folder exist, and may this user write to both?"
 _DAMAGED = (
-    "is damaged, or no journal at all ({error}): move it away, with the files beside it whose names begin with its own, "
-    "or put a copy in its place."
+    "is damaged, or no journal at all ({error}): put a copy in its place, or move it away with the files beside it "
+    "whose names begin with its own."
 )
 # By the first word of SQLite's error code.
 _TOLD = {
