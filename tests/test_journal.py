@@ -11,19 +11,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from msgspec.structs import asdict, replace
 
-from higgsfield_async import JournalError, JobSet
+from higgsfield_async import JobSet, JournalError
 from higgsfield_async._domain import Job, JobStatus, Media
 from higgsfield_async.journal import Entry, Intent, Journal, SQLiteJournal, State
 
@@ -141,6 +141,18 @@ async def found(journal: Journal, key: str = "boat") -> Entry:
 
 def without(entry: Entry, *names: str) -> dict[str, Any]:
     return {name: value for name, value in asdict(entry).items() if name not in names}
+
+
+@contextmanager
+def elsewhere(program: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs Python in a process of its own, which finds what the tests share."""
+    paths = [str(Path(__file__).parent), *sys.path]
+    command = [sys.executable, "-c", f"import sys\nsys.path[:0] = {paths!r}\n{program}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 class TestBegin:
@@ -490,17 +502,7 @@ async def main():
     await asyncio.to_thread(sys.stdin.read)
 asyncio.run(main())
 """
-        with ExitStack() as stack:
-            paths = [str(Path(__file__).parent), *sys.path]
-            running = stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", f"import sys\nsys.path[:0] = {paths!r}\n{program}"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            stack.callback(running.kill)
+        with elsewhere(program) as running:
             assert running.stdout is not None
             assert await asyncio.to_thread(running.stdout.readline) == "ready\n"
             living = await journal.entries()
@@ -751,7 +753,7 @@ class TestOpening:
             for call in [*self.calls(journal), journal.close]:
                 try:
                     await call()
-                except JournalError as error:  # noqa: PERF203
+                except JournalError as error:
                     errors.append(error)
 
         thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
@@ -787,3 +789,165 @@ class TestOpening:
         await journal.begin(intent())
         await journal.close()
         assert {thread for thread in threading.enumerate() if "journal" in thread.name} <= before
+
+
+@dataclass
+class Modelled:
+    """One unit of work, as the docstrings of `Journal` have it."""
+
+    nonce: str
+    seq: int
+    state: str = "intent"
+    owner: int | None = None
+    id: str | None = None
+    job_set: JobSet | None = None
+
+
+class Model:
+    """A journal as a dictionary: what is true of it by its docstrings, for two that have it open, 0 and 1."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Modelled] = {}
+        self.seq = count(1)
+
+    def begin(self, who: int, key: str, nonce: str) -> str:
+        if key not in self.rows:
+            self.rows[key] = Modelled(nonce, next(self.seq), owner=who)
+        return self.rows[key].nonce
+
+    def commit(self, who: int, key: str, nonce: str, identifier: str) -> None:
+        row = self.rows.get(key)
+        if row is None or row.nonce != nonce or row.id not in {None, identifier}:
+            raise JournalError("refused")
+        if row.id is None:
+            row.id, row.state = identifier, "submitted"
+
+    def abandon(self, who: int, key: str, nonce: str) -> None:
+        row = self.rows.get(key)
+        if row and row.nonce == nonce and row.state == "intent":
+            del self.rows[key]
+
+    def unknown(self, who: int, key: str, nonce: str) -> None:
+        row = self.rows.get(key)
+        if row and row.nonce == nonce and (row.state == "intent" or (row.state == "unknown" and row.owner == who)):
+            row.state, row.owner = "unknown", None
+
+    def saw(self, who: int, key: str) -> None:
+        row = self.rows.get(key)
+        if row and row.state == "submitted":
+            row.job_set = seen()
+
+    def finish(self, who: int, key: str) -> None:
+        row = self.rows.get(key)
+        if row and row.id:
+            row.job_set, row.state, row.owner = END, "ended", None
+
+    def claim(self, who: int, key: str) -> bool | None:
+        row = self.rows.get(key)
+        if row and row.owner is None and row.state in {"unknown", "submitted"}:
+            row.owner = who
+        return None if row is None else row.owner == who
+
+    def release(self, who: int, key: str) -> None:
+        row = self.rows.get(key)
+        if row and row.owner == who and row.state != "intent":
+            row.owner = None
+
+    def resolve(self, who: int, key: str, identifier: str) -> None:
+        row = self.rows.get(key)
+        if row is None or row.state != "unknown" or row.owner not in {None, who}:
+            raise JournalError("refused")
+        row.id, row.state = identifier, "submitted"
+
+    def forget(self, who: int, key: str) -> str:
+        row = self.rows.get(key)
+        if row is None or row.owner is not None:
+            raise JournalError("refused")
+        return self.rows.pop(key).nonce
+
+    def prune(self, who: int) -> int:
+        ended = [key for key, row in self.rows.items() if row.state == "ended"]
+        for key in ended:
+            del self.rows[key]
+        return len(ended)
+
+    def reopen(self, who: int) -> None:
+        for row in self.rows.values():
+            if row.owner == who:
+                row.owner = None
+                row.state = "unknown" if row.state == "intent" else row.state
+
+    def shown(self, who: int) -> list[tuple[object, ...]]:
+        return [
+            (key, row.nonce, row.state, row.id, row.job_set, row.owner == who, row.owner is not None)
+            for key, row in sorted(self.rows.items(), key=lambda item: item[1].seq)
+        ]
+
+
+async def real(journal: Journal, name: str, *args: str) -> object:
+    """The same on a journal, with what the model tells of it."""
+    if name == "reopen":
+        await journal.close()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "begin": lambda: journal.begin(intent(args[0], args[1])),
+        "commit": lambda: journal.commit(args[0], args[1], args[2], AT),
+        "abandon": lambda: journal.abandon(args[0], args[1]),
+        "unknown": lambda: journal.unknown(args[0], args[1]),
+        "saw": lambda: journal.saw(args[0], seen()),
+        "finish": lambda: journal.finish(args[0], END),
+        "claim": lambda: journal.claim(args[0]),
+        "release": lambda: journal.release(args[0]),
+        "resolve": lambda: journal.resolve(args[0], args[1], AT),
+        "forget": lambda: journal.forget(args[0]),
+        "prune": lambda: journal.prune(datetime.now(UTC) + timedelta(days=1)),
+        "reopen": journal.open,
+    }
+    result = await calls[name]()
+    if not isinstance(result, Entry):
+        return result
+    return {"claim": result.mine, "resolve": None}.get(name, result.intent.nonce)
+
+
+async def outcome(call: Awaitable[object]) -> object:
+    try:
+        return await call
+    except JournalError:
+        return JournalError
+
+
+KEYS, NONCES, IDS = st.sampled_from(["a", "b"]), st.sampled_from(["n1", "n2"]), st.sampled_from(["id-1", "id-2"])
+CALLS = st.one_of(
+    st.tuples(st.sampled_from(["begin", "begin", "abandon", "unknown"]), KEYS, NONCES),
+    st.tuples(st.just("commit"), KEYS, NONCES, IDS),
+    st.tuples(st.sampled_from(["saw", "finish", "claim", "release", "forget"]), KEYS),
+    st.tuples(st.just("resolve"), KEYS, IDS),
+    st.tuples(st.sampled_from(["prune", "reopen"])),
+)
+
+
+@pytest.mark.parametrize("kind", STORES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(calls=st.lists(st.tuples(st.sampled_from([0, 1]), CALLS), min_size=5, max_size=40))
+def test_it_does_as_a_dictionary_does(kind: str, calls: list[tuple[int, tuple[str, ...]]]) -> None:
+    async def compare(store: Store) -> None:
+        model, journals = Model(), (store.journal(), store.journal())
+        for journal in journals:
+            await journal.open()
+        for who, (name, *args) in calls:
+            try:
+                expected = getattr(model, name)(who, *args)
+            except JournalError:
+                expected = JournalError
+            assert await outcome(real(journals[who], name, *args)) == expected
+            for looking in (0, 1):
+                entries = await journals[looking].entries()
+                assert [
+                    (each.key, each.intent.nonce, each.state, each.id, each.job_set, each.mine, each.held)
+                    for each in entries
+                ] == model.shown(looking)
+                assert all(later.seq > each.seq for each, later in pairwise(entries))
+        for journal in journals:
+            await journal.close()
+
+    with STORES[kind]() as store:
+        asyncio.run(compare(store))
