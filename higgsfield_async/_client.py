@@ -64,7 +64,7 @@ from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._sources import Sources
 from higgsfield_async._submits import Submits, checked_budget
-from higgsfield_async._task import GenerationTask, OnCancel, Parts, checked_on_cancel, checked_seconds
+from higgsfield_async._task import GenerationTask, OnCancel, Parts, ServiceCalls, checked_on_cancel, checked_seconds
 from higgsfield_async._tracker import Tracker
 from higgsfield_async._transports import Service, Transport, transport_from, unlisted
 from higgsfield_async._webhooks import WebhookEvent
@@ -779,23 +779,34 @@ class Higgsfield:
             raise ClientClosed(msg)
         self._check_loop()
         if self._parts is None:
-            from higgsfield_async._engine import HttpEngine
-
-            engine = HttpEngine(
-                retry=self._retry,
-                limits=self._limits,
-                session=self._session,
-                trust_env=self._trust_env,
-                allow_private=self._allow_private,
-            )
-
-            def look(ref: TaskRef) -> Any:
-                return engine.exchange(self._transport.poll(ref))
-
-            tracker = Tracker(look, pace=engine.pace, poll=self._poll, retry=self._retry, limits=self._limits)
-            sources = Sources(self._transport, engine, allow_private=self._allow_private)
-            self._parts = Parts(self._transport, engine, tracker, self._poll, sources)
+            self._parts = self._make_parts(self._make_engine())
         return self._parts
+
+    def _make_engine(self) -> HttpEngine:
+        from higgsfield_async._engine import HttpEngine
+
+        return HttpEngine(
+            retry=self._retry,
+            limits=self._limits,
+            session=self._session,
+            trust_env=self._trust_env,
+            allow_private=self._allow_private,
+        )
+
+    def _make_parts(self, engine: HttpEngine) -> Parts:
+        transport = self._transport
+
+        def look(ref: TaskRef) -> Any:
+            return engine.exchange(transport.poll(ref))
+
+        return Parts(
+            transport=transport,
+            engine=engine,
+            calls=ServiceCalls(transport, engine),
+            tracker=Tracker(look, pace=engine.pace, poll=self._poll, retry=self._retry, limits=self._limits),
+            poll=self._poll,
+            sources=Sources(transport, engine, allow_private=self._allow_private),
+        )
 
     def _check_loop(self) -> None:
         try:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 import anyio
 
@@ -45,12 +45,49 @@ OnCancel: TypeAlias = Literal["detach", "cancel"]
 CANCEL_GRACE = 10.0
 
 
+class TaskCalls(Protocol):
+    """What can be done with a generation that there is."""
+
+    async def poll(self, ref: TaskRef) -> JobSet:
+        """Looks at it, once and now."""
+        ...
+
+    async def cancel(self, ref: TaskRef) -> None:
+        """Cancels it."""
+        ...
+
+    async def delete(self, ref: TaskRef) -> None:
+        """Deletes what it made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCalls:
+    """The same, asked of the service itself."""
+
+    transport: Transport
+    engine: HttpEngine
+
+    async def poll(self, ref: TaskRef) -> JobSet:
+        """Looks at it, once and now."""
+        return await self.engine.send(self.transport.poll(ref))
+
+    async def cancel(self, ref: TaskRef) -> None:
+        """Cancels it."""
+        await self.engine.send(self.transport.cancel(ref))
+
+    async def delete(self, ref: TaskRef) -> None:
+        """Deletes what it made."""
+        await self.engine.send(self.transport.delete(ref))
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What an open client is made of."""
 
     transport: Transport
     engine: HttpEngine
+    calls: TaskCalls
     tracker: Tracker
     poll: PollPolicy
     sources: Sources
@@ -98,7 +135,7 @@ class GenerationTask:
             HiggsfieldError: What the poll met with, with the `ref`.
         """
         with _about(self.ref):
-            job_set = await self._parts.engine.send(self._parts.transport.poll(self.ref))
+            job_set = await self._parts.calls.poll(self.ref)
         self._parts.tracker.saw(self._tracked, job_set)
         return job_set
 
@@ -162,7 +199,7 @@ class GenerationTask:
         """
         with _about(self.ref):
             try:
-                await self._parts.engine.send(self._parts.transport.cancel(self.ref))
+                await self._parts.calls.cancel(self.ref)
             except NotCancelable:
                 # Perhaps it is canceled already, by an earlier try whose answer was lost.
                 if (await self.refresh()).status is not JobStatus.CANCELED:
@@ -176,7 +213,7 @@ class GenerationTask:
             Unsupported: The service cannot delete: the proxy, and the platform's v1.
         """
         with _about(self.ref):
-            await self._parts.engine.send(self._parts.transport.delete(self.ref))
+            await self._parts.calls.delete(self.ref)
 
     @overload
     async def save(
