@@ -27,6 +27,7 @@ from higgsfield_async._errors import (
     NotCancelable,
     WaitTimeout,
 )
+from higgsfield_async._ledger import Ledger
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._sources import Sources
 from higgsfield_async._tracker import Tracked, Tracker
@@ -91,6 +92,7 @@ class Parts:
     tracker: Tracker
     poll: PollPolicy
     sources: Sources
+    ledger: Ledger | None = None
 
 
 class GenerationTask:
@@ -119,6 +121,11 @@ class GenerationTask:
         return self.ref.id
 
     @property
+    def key(self) -> str | None:
+        """The key of the unit of work that it is in the journal; None where there is none, or it is not in it."""
+        return self._tracked.key
+
+    @property
     def job_set(self) -> JobSet | None:
         """What was last seen of it, or None where it was picked up and not yet polled."""
         return self._tracked.job_set
@@ -131,12 +138,18 @@ class GenerationTask:
     async def refresh(self) -> JobSet:
         """Polls it once, now, and tells whoever waits.
 
+        Where another client that shares the journal looks after it, what that one saw is read from there.
+
         Raises:
             HiggsfieldError: What the poll met with, with the `ref`.
         """
+        parts, tracked = self._parts, self._tracked
         with _about(self.ref):
-            job_set = await self._parts.calls.poll(self.ref)
-        self._parts.tracker.saw(self._tracked, job_set)
+            job_set = None if parts.ledger is None else await parts.ledger.elsewhere(tracked)
+            if job_set is None:
+                job_set = await parts.calls.poll(self.ref)
+        parts.tracker.saw(tracked, job_set)
+        parts.tracker.unwatched(tracked)
         return job_set
 
     async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:
@@ -264,7 +277,9 @@ class GenerationTask:
         checked_destination(to)
         checked_variant(variant)
         job_set = await self.wait()
-        found, _ = await save_all(self._parts.engine, self.ref, job_set, to, variant=variant, progress=progress)
+        found, saved = await save_all(self._parts.engine, self.ref, job_set, to, variant=variant, progress=progress)
+        if self._parts.ledger is not None:
+            self._parts.ledger.saved(self._tracked, saved)
         return cast("list[T]", found)
 
 
