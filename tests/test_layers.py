@@ -47,6 +47,8 @@ LEVELS = {
         "_estimates",
         "_events",
         "_fanout",
+        "_frozen",
+        "_ledger",
         "_sources",
         "_submits",
         "_task",
