@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -113,7 +113,7 @@ class Journal(Protocol):
 
     Attributes:
         prompts: Whether requests and prompts may be written down.
-        spill: A file on this machine where ids are put that the journal could not take.
+        spill: How the files on this machine begin in which ids are put that the journal could not take, one for each.
     """
 
     @property
@@ -238,11 +238,9 @@ def read(text: bytes) -> JobSet:
     return _decoder.decode(text)
 
 
-def _to_json(value: Any) -> str:
-    # A name on the disk is bytes, and need not be text.
-    if isinstance(value, PurePath):
-        return quote_from_bytes(os.fsencode(value))
-    raise NotImplementedError
+def _to_json(path: Any) -> str:
+    # Nothing else in it is foreign to JSON. A name of a file is bytes, and need not be text.
+    return quote_from_bytes(os.fsencode(path))
 
 
 def _from_json(kind: type, value: Any) -> Any:

@@ -83,4 +83,4 @@ def dsn(postgres: Postgres) -> Iterator[str]:
     yield found
     if not postgres.running:
         postgres.start()
-    assert postgres.drop_database(found) == 0
+    postgres.drop_database(found)

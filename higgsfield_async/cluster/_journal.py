@@ -115,6 +115,8 @@ OURS: LiteralString = """
     space = %(space)s and key = %(key)s and nonce = %(nonce)s and (state = 'intent' and holder = any(%(mine)s)
         or state = 'unknown' and holder is null and left_by = any(%(mine)s))
 """
+# Who lost its lock may still tell of a generation whose key is another's by now.
+SAME: LiteralString = "(id = %(id)s or holder = %(me)s)"
 # Shared, so that two who look at the same time do not take each other for the owner. In the order of the keys, so that
 # two who write do not wait for each other. What changed since this statement began is looked at as it is now.
 BURY: LiteralString = """
@@ -166,6 +168,8 @@ NOTICED: LiteralString = """
     set tcp_keepalives_count = 3;
     set tcp_user_timeout = 10000
 """
+# How many seconds the commit of an id waits for a server that is away, at most: then whoever has it puts it elsewhere.
+COMMITTING = 1.0
 # How many rows are taken out in one transaction.
 PRUNED = 5_000
 
@@ -188,7 +192,8 @@ class PostgresJournal:
             the service's answers are kept without their bodies.
         spill: A file for ids that the journal could not take, on a disk that outlives the process; by default one in
             `$XDG_STATE_HOME/higgsfield_async`, or `~/.local/state/higgsfield_async`.
-        patience: How many seconds an operation waits for a server that is away.
+        patience: How many seconds an operation waits for a server that is away. The commit of an id waits a second at
+            most: what is nowhere yet is better put into the spill file.
         connections: How many connections at most, besides the one that holds the lock.
 
     Raises:
@@ -278,8 +283,9 @@ class PostgresJournal:
 
     async def close(self) -> None:
         """Writes what is to be written, and lets go of everything that is held."""
-        if self._loop is None or self._watching is None:
+        if self._watching is None:
             return
+        self._check_loop()
         watching, self._watching = self._watching, None
         with anyio.CancelScope(shield=True):
             if self._running:
@@ -331,7 +337,7 @@ class PostgresJournal:
                 raise JournalError(msg)
 
         try:
-            await self._do(key, commit)
+            await self._do(key, commit, COMMITTING)
         except JournalError as error:
             error.charged = "unknown"
             raise
@@ -354,7 +360,7 @@ class PostgresJournal:
         await self._set(
             key,
             "job_set = %(job_set)s",
-            "state = 'submitted' and id = %(id)s",
+            f"state = 'submitted' and {SAME}",
             job_set=written(job_set, prompts=self._prompts),
             id=job_set.id,
         )
@@ -364,7 +370,7 @@ class PostgresJournal:
         await self._set(
             key,
             "state = 'ended', job_set = %(job_set)s, holder = null, ended_at = coalesce(ended_at, now())",
-            "state in ('submitted', 'ended') and id = %(id)s",
+            f"state in ('submitted', 'ended') and {SAME}",
             job_set=written(job_set, prompts=self._prompts),
             id=job_set.id,
         )
@@ -647,15 +653,15 @@ class PostgresJournal:
 
     # How operations are carried out
 
-    async def _do(self, key: str | None, operation: Operation[T]) -> T:
+    async def _do(self, key: str | None, operation: Operation[T], patience: float | None = None) -> T:
         """Carries an operation out, whatever becomes of its caller, after those of its key that were begun earlier."""
-        return await asyncio.shield(self._start(key, operation))
+        return await asyncio.shield(self._start(key, operation, patience))
 
-    def _start(self, key: str | None, operation: Operation[T]) -> asyncio.Task[T]:
+    def _start(self, key: str | None, operation: Operation[T], patience: float | None = None) -> asyncio.Task[T]:
         if key is None:
             return self._task(list(self._running), operation)
         earlier = self._last.get(key)
-        task = self._task([] if earlier is None else [earlier], operation)
+        task = self._task([] if earlier is None else [earlier], operation, patience)
         self._last[key] = task
 
         def ended(_: asyncio.Task[T]) -> None:
@@ -665,23 +671,29 @@ class PostgresJournal:
         task.add_done_callback(ended)
         return task
 
-    def _task(self, earlier: list[asyncio.Task[Any]], operation: Operation[T]) -> asyncio.Task[T]:
+    def _task(
+        self, earlier: list[asyncio.Task[Any]], operation: Operation[T], patience: float | None = None
+    ) -> asyncio.Task[T]:
         if self._watching is None:
             msg = f"The journal {self._shown} is not open."
             raise JournalError(msg)
-        if self._loop is not asyncio.get_running_loop():
-            msg = f"The journal {self._shown} was opened in another event loop."
-            raise JournalError(msg)
-        task = asyncio.create_task(self._carry_out(earlier, operation), name="higgsfield_async.journal")
+        self._check_loop()
+        patience = self._patience if patience is None else min(patience, self._patience)
+        task = asyncio.create_task(self._carry_out(earlier, operation, patience), name="higgsfield_async.journal")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(_looked_at)
         return task
 
-    async def _carry_out(self, earlier: list[asyncio.Task[Any]], operation: Operation[T]) -> T:
+    def _check_loop(self) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            msg = f"The journal {self._shown} was opened in another event loop."
+            raise JournalError(msg)
+
+    async def _carry_out(self, earlier: list[asyncio.Task[Any]], operation: Operation[T], patience: float) -> T:
         if earlier:
             await asyncio.wait(earlier)
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + patience
         for attempt in itertools.count():
             try:
                 async with asyncio.timeout(max(until - time.monotonic(), 0.1)), self._connections.one() as connection:
