@@ -244,10 +244,7 @@ class SQLiteJournal:
         return await self._do(_Database.resolve, key, identifier, at, durable=True)
 
     async def forget(self, key: str) -> Entry:
-        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`.
-
-        What this journal holds is under way here, be it an attempt or a wait.
-        """
+        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`."""
         return await self._do(_Database.forget, key)
 
     async def prune(self, before: datetime) -> int:
