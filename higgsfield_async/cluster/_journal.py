@@ -494,10 +494,7 @@ class PostgresJournal:
         return await self._do(key, resolve)
 
     async def forget(self, key: str) -> Entry:
-        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`.
-
-        What this journal holds is under way here, be it an attempt or a wait.
-        """
+        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`."""
         seen: Entry | None = None
 
         async def forget(connection: Connection) -> Entry:
@@ -509,16 +506,20 @@ class PostgresJournal:
             if found is None:
                 msg = f"The journal has nothing under {key!r}."
                 raise JournalError(msg)
-            seen = None if found.held else found
+            if found.held and (found.state == "intent" or not found.mine):
+                where = "here" if found.mine else "by another client that is alive"
+                msg = f"{key!r} is under way, or looked after, {where}: the journal cannot forget it."
+                raise JournalError(msg)
+            seen = found
             done = await connection.execute(
                 """
                 delete from higgsfield.journal
-                where space = %(space)s and key = %(key)s and nonce = %(nonce)s and holder is null
+                where space = %(space)s and key = %(key)s and nonce = %(nonce)s and coalesce(holder, %(me)s) = %(me)s
                 """,
-                {"space": self._space, "key": key, "nonce": found.intent.nonce},
+                {"space": self._space, "key": key, "nonce": found.intent.nonce, "me": self._owner or 0},
             )
             if not done.rowcount:
-                msg = f"{key!r} is under way, here or elsewhere: somebody alive holds it."
+                msg = f"{key!r} was taken over by another client at this moment: the journal cannot forget it."
                 raise JournalError(msg)
             return found
 
