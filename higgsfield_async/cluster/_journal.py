@@ -3,10 +3,6 @@
 Who is alive is asked of the server, and of no clock: each opened journal is an owner with a number of its own, and
 holds an advisory lock of that number, with a connection of its own, for as long as both live. A lock that can be had
 shows that its owner is dead, and stays so: no number is given twice. Whoever sees that first writes it down for all.
-
-What changed is told by transaction, and by no number of ours: numbers are drawn before the commit, so that a smaller
-one can show up after a greater one was read. A reader keeps the server's snapshot of its last look, and asks for what
-that snapshot did not show.
 """
 
 from __future__ import annotations
@@ -82,6 +78,7 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         ended_at timestamptz,
         -- Whose intent it was, where it is unknown because they died: if they live after all, they know better.
         left_by bigint,
+        -- The transaction that wrote it last: who remembers it sees that the row has changed since.
         tx xid8 not null default pg_current_xact_id(),
         primary key (space, key)
     );
@@ -89,7 +86,6 @@ MIGRATIONS: tuple[LiteralString, ...] = (
     create index on higgsfield.journal (space, state, seq);
     create index on higgsfield.journal (space, id) where id is not null;
     create index on higgsfield.journal (space, holder) where holder is not null;
-    create index on higgsfield.journal (space, tx);
     """,
 )
 MIGRATING = 7523108584469561343
@@ -145,6 +141,8 @@ HELD: LiteralString = """
 # it gives up on who is silent, so that who lost its lock knows it first.
 LOOK = 1.0
 ANSWER = 5.0
+# After so many looks it is seen whether others died: what is shown of theirs elsewhere is not older than that.
+LOOKS = 5
 # How connections are made, unless the DSN says otherwise.
 CONNECTING = {
     "application_name": "higgsfield_async",
@@ -166,7 +164,8 @@ NOTICED: LiteralString = """
     set tcp_keepalives_idle = 4;
     set tcp_keepalives_interval = 2;
     set tcp_keepalives_count = 3;
-    set tcp_user_timeout = 10000
+    set tcp_user_timeout = 10000;
+    set statement_timeout = '5s'
 """
 # How many seconds the commit of an id waits for a server that is away, at most: then whoever has it puts it elsewhere.
 COMMITTING = 1.0
@@ -404,42 +403,6 @@ class PostgresJournal:
 
         return await self._do(None, entries)
 
-    async def changed(
-        self, since: str | None = None, *, keys: Collection[str] | None = None
-    ) -> tuple[str, list[Entry]]:
-        """What changed since the last look: one question for everybody in a process who waits.
-
-        What was taken out is not told, nor which of several changes: an entry is shown as it stands now.
-
-        Args:
-            since: What the last look returned; None tells only where to begin. What is looked for by `find` after that,
-                and by this from there on, misses nothing.
-            keys: Only these.
-
-        Returns:
-            What to ask with next, and what changed.
-        """
-
-        async def changed(connection: Connection) -> tuple[str, list[Entry]]:
-            await self._bury(connection)
-            # All of it by one statement, so by one snapshot.
-            found = await connection.execute(
-                f"""
-                select pg_current_snapshot()::text, {COLUMNS}
-                from (select) as always left join higgsfield.journal
-                on space = %(space)s and tx >= pg_snapshot_xmin(%(since)s::pg_snapshot)
-                and tx < pg_snapshot_xmax(pg_current_snapshot())
-                and not pg_visible_in_snapshot(tx, %(since)s::pg_snapshot)
-                and (%(keys)s::text[] is null or key = any(%(keys)s::text[]))
-                order by seq
-                """,
-                {"space": self._space, "since": since, "keys": None if keys is None else list(keys)},
-            )
-            rows = await found.fetchall()
-            return rows[0][0], [self._entry(row[1:]) for row in rows if row[1] is not None]
-
-        return await self._task([], changed)
-
     async def claim(self, key: str) -> Entry | None:
         """Holds what nobody alive holds: see `Journal.claim`."""
 
@@ -659,31 +622,27 @@ class PostgresJournal:
         return await asyncio.shield(self._start(key, operation, patience))
 
     def _start(self, key: str | None, operation: Operation[T], patience: float | None = None) -> asyncio.Task[T]:
-        if key is None:
-            return self._task(list(self._running), operation)
-        earlier = self._last.get(key)
-        task = self._task([] if earlier is None else [earlier], operation, patience)
-        self._last[key] = task
-
-        def ended(_: asyncio.Task[T]) -> None:
-            if self._last.get(key) is task:
-                del self._last[key]
-
-        task.add_done_callback(ended)
-        return task
-
-    def _task(
-        self, earlier: list[asyncio.Task[Any]], operation: Operation[T], patience: float | None = None
-    ) -> asyncio.Task[T]:
         if self._watching is None:
             msg = f"The journal {self._shown} is not open."
             raise JournalError(msg)
         self._check_loop()
+        earlier = self._running if key is None else filter(None, [self._last.get(key)])
         patience = self._patience if patience is None else min(patience, self._patience)
-        task = asyncio.create_task(self._carry_out(earlier, operation, patience), name="higgsfield_async.journal")
+        work = self._carry_out(list(earlier), operation, patience)
+        task = asyncio.create_task(work, name="higgsfield_async.journal")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        task.add_done_callback(_looked_at)
+        if key is not None:
+            self._last[key] = task
+
+        def ended(_: object) -> None:
+            self._running.discard(task)
+            if key is not None and self._last.get(key) is task:
+                del self._last[key]
+            if not task.cancelled():
+                # Whoever waited for it may be gone, and its error with it.
+                task.exception()
+
+        task.add_done_callback(ended)
         return task
 
     def _check_loop(self) -> None:
@@ -759,7 +718,7 @@ class PostgresJournal:
 
     async def _take(self) -> tuple[Connection, int]:
         """A new number, and the connection that holds its lock."""
-        connection = await self._connect()
+        connection = await self._connections.new()
         try:
             await connection.execute(NOTICED)
             async with connection.transaction():
@@ -811,10 +770,15 @@ class PostgresJournal:
 
     async def _until_lost(self, guard: Connection, owner: int) -> None:
         with contextlib.suppress(psycopg.Error, OSError):
-            while await _holds(guard, owner):
+            for look in itertools.count():
+                if not await _holds(guard, owner):
+                    return
+                if look % LOOKS == 0:
+                    with contextlib.suppress(psycopg.Error):
+                        await self._bury(guard)
                 # No notice comes; what ends the connection is seen at once.
                 async for _ in guard.notifies(timeout=LOOK):
-                    pass
+                    pass  # pragma: no cover
 
     async def _let_go(self, guard: Connection) -> None:
         await guard.execute("select pg_advisory_unlock(%s)", (self._owner,))
@@ -837,16 +801,17 @@ class _Connections:
         self._connect = connect
         self._places = asyncio.Semaphore(most)
         self._free: list[Connection] = []
+        self._coming: set[asyncio.Task[Connection]] = set()
 
     @contextlib.asynccontextmanager
     async def one(self) -> AsyncGenerator[Connection]:
         async with self._places:
-            connection = self._free.pop() if self._free else await self._connect()
+            connection = self._free.pop() if self._free else await self.new()
             try:
                 yield connection
             except psycopg.OperationalError:
                 # The others are to the same server.
-                await self.close()
+                await self.drop()
                 raise
             finally:
                 if connection.pgconn.transaction_status == TransactionStatus.IDLE:
@@ -854,9 +819,35 @@ class _Connections:
                 else:
                     await connection.close()
 
-    async def close(self) -> None:
+    async def new(self) -> Connection:
+        """One more, which belongs to the caller.
+
+        Whoever waits no more leaves it to the others. To break it off would leave half of it to the server, which a
+        server that starts or stops waits for.
+        """
+        task = asyncio.create_task(self._connect(), name="higgsfield_async.journal")
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._left)
+            raise
+
+    def _left(self, task: asyncio.Task[Connection]) -> None:
+        if task.exception() is None:
+            self._free.append(task.result())
+
+    async def drop(self) -> None:
+        """Closes those that nobody uses."""
         while self._free:
             await self._free.pop().close()
+
+    async def close(self) -> None:
+        """Closes all of them, once nobody uses them any more."""
+        if self._coming:
+            await asyncio.wait(self._coming)
+        await self.drop()
 
 
 async def _value(connection: Connection, query: LiteralString, *values: object) -> Any:
@@ -873,12 +864,6 @@ async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-def _looked_at(task: asyncio.Task[Any]) -> None:
-    """Whoever waited for it may be gone, and its error with it."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _passes(error: BaseException) -> bool:
