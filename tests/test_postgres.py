@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import pwd
 import signal
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,6 @@ from test_journal import AT, END, elsewhere, found, intent, lost, seen, submitte
 from higgsfield_async import ConfigurationError, JournalError
 from higgsfield_async.cluster import _journal
 from higgsfield_async.cluster._journal import PostgresJournal
-from higgsfield_async.journal import Entry
 from postgres import PASSWORD, USER, Postgres
 
 Open = Callable[..., Awaitable[PostgresJournal]]
@@ -222,7 +220,7 @@ class TestAnswerLost:
     async def unheard(self, relay: Relay, run: Run, done: str) -> AsyncGenerator[None]:
         relay.withholds = True
         yield
-        while run(f"select count(*) from higgsfield.journal where {done}") == [(0,)]:
+        while not run(f"select key from higgsfield.journal where {done}"):  # noqa: S608 (words of this file)
             await asyncio.sleep(0.01)
 
     async def test_an_intent_is_known_again(self, journal: PostgresJournal, relay: Relay, run: Run) -> None:
@@ -270,21 +268,283 @@ class TestAnswerLost:
         await committing
         assert (await found(journal)).id == "id-1"
 
-    async def test_an_id_is_attached_once(self, journal: PostgresJournal, relay: Relay, run: Run) -> None:
+    @asynccontextmanager
+    async def stuck(self, relay: Relay, dsn: str, run: Run) -> AsyncGenerator[None]:
+        """What is begun within waits for the row that it writes, and its answer is lost."""
+        async with await psycopg.AsyncConnection.connect(dsn) as holding:
+            await holding.execute("select from higgsfield.journal for update")
+            relay.withholds = False
+            yield
+            while not run(
+                "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            ):
+                await asyncio.sleep(0.01)
+            relay.withholds = True
+
+    async def test_an_id_is_attached_once(self, journal: PostgresJournal, dsn: str, relay: Relay, run: Run) -> None:
         await lost(journal)
-        async with self.unheard(relay, run, "state = 'submitted'"):
+        async with self.unheard(relay, run, "state = 'submitted'"), self.stuck(relay, dsn, run):
             resolving = asyncio.create_task(journal.resolve("boat", "id-1", AT))
         relay.cut()
         assert (await resolving).id == "id-1"
 
     async def test_what_is_forgotten_is_given_all_the_same(
-        self, journal: PostgresJournal, relay: Relay, run: Run
+        self, journal: PostgresJournal, dsn: str, relay: Relay, run: Run
     ) -> None:
         made = await lost(journal)
-        # No answer to what is looked up either: the server is told again, all of it.
-        real = journal._connections.one
-        async with self.unheard(relay, run, "true"):
+        await lost(journal, "bird")
+        async with (
+            self.unheard(relay, run, "key = 'bird' and not exists (select from higgsfield.journal where key = 'boat')"),
+            self.stuck(relay, dsn, run),
+        ):
             forgetting = asyncio.create_task(journal.forget("boat"))
         relay.cut()
         assert (await forgetting).intent == made
-        assert real == journal._connections.one
+
+
+class TestLockLost:
+    async def test_it_is_dead_to_others_and_to_itself(
+        self, journal: PostgresJournal, other: PostgresJournal, run: Run, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        made = intent()
+        await journal.begin(made)
+        await submitted(journal, "bird")
+        before = journal.owner
+        cut(run, journal)
+        assert [(entry.key, entry.state, entry.held) for entry in await other.entries()] == [
+            ("boat", "unknown", False),
+            ("bird", "submitted", False),
+        ]
+        await journal.lost()
+        assert "lost its lock" in caplog.text
+        await renewed(journal, before)
+        assert [(entry.key, entry.mine) for entry in await journal.entries()] == [("boat", False), ("bird", False)]
+        claimed = await other.claim("bird")
+        assert claimed is not None
+        assert claimed.mine
+        # Its answer was on the way all the time.
+        await journal.commit(made.key, made.nonce, "id-1", AT)
+        assert (await found(other)).id == "id-1"
+        assert (await journal.begin(intent("fish"))).mine
+
+    async def test_what_it_knows_was_refused_is_taken_back(
+        self, journal: PostgresJournal, other: PostgresJournal, run: Run
+    ) -> None:
+        made = intent()
+        await journal.begin(made)
+        cut(run, journal)
+        assert (await found(other)).state == "unknown"
+        await journal.abandon(made.key, made.nonce)
+        assert await other.find(made.key) is None
+
+    async def test_but_not_once_somebody_took_it_over(
+        self, journal: PostgresJournal, other: PostgresJournal, run: Run
+    ) -> None:
+        made = intent()
+        await journal.begin(made)
+        cut(run, journal)
+        await other.claim(made.key)
+        await journal.abandon(made.key, made.nonce)
+        assert (await found(other)).mine
+
+    async def test_nothing_is_held_until_there_is_another(self, journal: PostgresJournal, run: Run) -> None:
+        await lost(journal)
+        before = journal.owner
+        cut(run, journal)
+        # The journal has not heard of it yet: the server knows better.
+        begun, claimed = await asyncio.gather(journal.begin(intent("bird")), journal.claim("boat"))
+        assert begun.mine
+        assert claimed is not None
+        assert claimed.mine
+        assert journal.owner != before
+
+    async def test_what_is_late_does_not_end_another_attempt(
+        self, journal: PostgresJournal, other: PostgresJournal, run: Run
+    ) -> None:
+        await submitted(journal, "boat", "id-1")
+        cut(run, journal)
+        await other.forget("boat")
+        await submitted(other, "boat", "id-2")
+        await journal.saw("boat", seen("id-1"))
+        await journal.finish("boat", END)
+        entry = await found(other)
+        assert (entry.id, entry.state, entry.job_set) == ("id-2", "submitted", None)
+
+    async def test_who_died_is_written_down_by_whoever_lives(
+        self, journal: PostgresJournal, opened: Open, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_journal, "LOOK", 0.05)
+        await journal.begin(intent())
+        await opened()
+        cut(run, journal)
+        while run("select state from higgsfield.journal") != [("unknown",)]:
+            await asyncio.sleep(0.01)
+
+
+class TestSchema:
+    async def test_several_make_it_at_once(self, dsn: str, tmp_path: Path, run: Run) -> None:
+        journals = [PostgresJournal(dsn, spill=tmp_path / "spill") for _ in range(5)]
+        await asyncio.gather(*(journal.open() for journal in journals))
+        assert run("select count(*) from higgsfield.owners") == [(5,)]
+        await asyncio.gather(*(journal.close() for journal in journals))
+        assert run("select version from higgsfield.version") == [(len(_journal.MIGRATIONS),)]
+        assert run("select count(*) from higgsfield.owners") == [(0,)]
+
+    async def test_it_is_brought_up_to_date_and_a_newer_one_refused(
+        self, opened: Open, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal = await opened()
+        await journal.begin(intent())
+        with monkeypatch.context() as newer:
+            more = "alter table higgsfield.journal add column more integer"
+            newer.setattr(_journal, "MIGRATIONS", (*_journal.MIGRATIONS, more))
+            assert (await found(await opened())).held
+        with pytest.raises(JournalError, match=r"is of version 2, and this higgsfield-async knows 1.*newer"):
+            await opened()
+        assert run("select version from higgsfield.version") == [(2,)]
+
+    async def test_a_server_that_is_too_old(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_journal, "OLDEST_SERVER", 990000)
+        with pytest.raises(JournalError, match="too old"):
+            await opened()
+
+    async def test_a_lock_that_is_not_kept(self, journal: PostgresJournal, opened: Open, run: Run) -> None:
+        # As a pooler does that gives each transaction another connection.
+        run("""
+            create function unlock() returns trigger language plpgsql as
+            $$ begin perform pg_advisory_unlock_all(); return null; end $$;
+            """)
+        run("create trigger unlock after insert on higgsfield.owners for each row execute function unlock()")
+        with pytest.raises(JournalError, match="pooler in transaction mode"):
+            await opened()
+
+    async def test_spaces_know_nothing_of_each_other(self, opened: Open) -> None:
+        one, two = await opened(space="one"), await opened(space="two")
+        made = await submitted(one)
+        assert await two.find("boat") is None
+        assert await two.find_id("id-1") is None
+        assert await two.entries() == []
+        assert (await two.begin(intent())).mine
+        assert (await found(one)).intent.nonce == made.nonce
+        await one.finish("boat", END)
+        assert await two.prune(datetime.now(UTC) + timedelta(days=1)) == 0
+        assert await one.prune(datetime.now(UTC) + timedelta(days=1)) == 1
+
+    async def test_much_is_pruned_bit_by_bit(self, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_journal, "PRUNED", 2)
+        for number in range(5):
+            await submitted(journal, f"key-{number}")
+            await journal.finish(f"key-{number}", END)
+        assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 5
+
+    async def test_what_it_cannot_write_is_said(self, journal: PostgresJournal) -> None:
+        for key in ("with\0nothing", "half a \ud800"):
+            with pytest.raises(JournalError, match="Nothing was submitted") as caught:
+                await journal.begin(intent(key, request=b"a prompt"))
+            assert not caught.value.transient
+            assert "prompt" not in str(caught.value)
+
+    async def test_another_machine_that_dies(self, journal: PostgresJournal, postgres: Postgres, dsn: str) -> None:
+        program = f"""
+import asyncio, sys
+from test_journal import intent
+from higgsfield_async.cluster._journal import PostgresJournal
+async def main():
+    journal = PostgresJournal({dsn + "?application_name=dying"!r})
+    await journal.open()
+    entries = await asyncio.gather(*(journal.begin(intent(f"key-{{n}}")) for n in range(100)))
+    print(*(entry.key for entry in entries if entry.intent.nonce.startswith("there")), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+""".replace('intent(f"key-{n}")', 'intent(f"key-{n}", f"there-{n}")')
+        with elsewhere(program) as running:
+            here = await asyncio.gather(*(journal.begin(intent(f"key-{n}", f"here-{n}")) for n in range(0, 100, 2)))
+            assert running.stdout is not None
+            theirs = set((await asyncio.to_thread(running.stdout.readline)).split())
+            mine = {entry.key for entry in here if entry.mine}
+            assert not mine & theirs
+            assert len(mine | theirs) == 100
+            running.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(running.wait)
+            await asyncio.to_thread(postgres.wait_until_gone, "dying")
+            assert {entry.key for entry in await journal.entries("unknown")} == theirs
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "dsn",
+        [
+            "",
+            " ",
+            "not a dsn: s3cret",
+            "postgresql://user:s3cret@word@host/db",
+            "postgresql://user:1/s3cret@host/db",
+            "postgresql://user:s3cret/word@host/db",
+            "host=db password=the s3cret",
+            "postgresql://user:%00s3cret@host/db",
+            "postgresql://user:pass@host:s3cret/db",
+        ],
+    )
+    def test_a_dsn_that_cannot_be_read_is_not_repeated(self, dsn: str) -> None:
+        with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+            PostgresJournal(dsn)
+        assert "s3cret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+    @pytest.mark.parametrize("settings", [{"patience": 0}, {"patience": 1e9}, {"connections": 0}])
+    def test_numbers_out_of_range(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(ConfigurationError, match="patience"):
+            PostgresJournal("postgresql://host/db", **settings)
+
+    async def test_the_password_is_shown_nowhere(
+        self, opened: Open, postgres: Postgres, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        journal = await opened()
+        assert repr(journal).startswith(f"PostgresJournal('postgresql://127.0.0.1:{postgres.port}/test")
+        wrong = postgres.dsn("nowhere").replace(PASSWORD, f"{PASSWORD}-no-more")
+        with pytest.raises(JournalError) as caught:
+            await opened(wrong)
+        for text in (repr(journal), repr(caught.value), caplog.text):
+            assert PASSWORD not in text
+
+    async def test_the_spill_is_in_the_state_folder(
+        self, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        journal, other = PostgresJournal(dsn), PostgresJournal(dsn, space="other")
+        assert journal.spill.parent == tmp_path / "higgsfield_async"
+        assert journal.spill != other.spill
+        await journal.open()
+        assert journal.spill.parent.is_dir()
+        await journal.close()
+        (tmp_path / "file").touch()
+        with pytest.raises(JournalError, match="give spill="):
+            await PostgresJournal(dsn, spill=tmp_path / "file" / "spill").open()
+        monkeypatch.delenv("XDG_STATE_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert PostgresJournal(dsn).spill.parent == tmp_path / ".local/state/higgsfield_async"
+
+    def test_without_a_home(self, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nobody(_: int) -> None:
+            raise KeyError
+
+        for name in ("XDG_STATE_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(pwd, "getpwuid", nobody)
+        with pytest.raises(ConfigurationError, match="give spill="):
+            PostgresJournal(dsn)
+
+    def test_without_the_driver(self) -> None:
+        program = """
+import sys
+sys.modules["psycopg"] = None
+from higgsfield_async import ConfigurationError
+try:
+    from higgsfield_async.cluster import _journal
+except ConfigurationError as error:
+    assert "higgsfield-async[cluster]" in str(error), error
+    print("refused")
+"""
+        with elsewhere(program) as running:
+            assert running.communicate(timeout=20)[0] == "refused\n"

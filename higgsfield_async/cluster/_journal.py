@@ -169,6 +169,8 @@ NOTICED: LiteralString = """
 """
 # How many seconds the commit of an id waits for a server that is away, at most: then whoever has it puts it elsewhere.
 COMMITTING = 1.0
+# Seconds that an operation may take longer than it should, before its caller is answered without it.
+SLACK = 0.25
 # How many rows are taken out in one transaction.
 PRUNED = 5_000
 
@@ -619,7 +621,12 @@ class PostgresJournal:
 
     async def _do(self, key: str | None, operation: Operation[T], patience: float | None = None) -> T:
         """Carries an operation out, whatever becomes of its caller, after those of its key that were begun earlier."""
-        return await asyncio.shield(self._start(key, operation, patience))
+        task = self._start(key, operation, patience)
+        # To break a query off takes psycopg seconds where nobody answers: nobody waits for that.
+        await asyncio.wait({task}, timeout=SLACK + (self._patience if patience is None else patience))
+        if not task.done():
+            raise self._failed(TimeoutError())
+        return task.result()
 
     def _start(self, key: str | None, operation: Operation[T], patience: float | None = None) -> asyncio.Task[T]:
         if self._watching is None:
