@@ -73,18 +73,27 @@ async def renewed(journal: PostgresJournal, before: int | None) -> None:
         await asyncio.sleep(0.01)
 
 
+async def somebody_waits(run: Run) -> None:
+    """Waits until somebody waits for a row that is locked."""
+    query = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    while not run(query):
+        await asyncio.sleep(0.01)
+
+
 class Relay:
     """Stands between a journal and its server.
 
     Attributes:
         withholds: Whether what the server answers is kept back.
+        silent: Whether it is kept back that the server ended a connection.
     """
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
-        self._pipes: set[asyncio.Task[None]] = set()
+        self._talks: set[asyncio.Task[None] | None] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.withholds = False
+        self.silent = False
         self.port = 0
 
     def cut(self) -> None:
@@ -94,11 +103,20 @@ class Relay:
             writer.transport.abort()
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._talks.add(talk := asyncio.current_task())
         there, back = await asyncio.open_connection("127.0.0.1", self._server.port)
         both = {writer, back}
         self._writers |= both
         await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer, answers=True))
+        for each in both:
+            each.transport.abort()
         self._writers -= both
+        self._talks.discard(talk)
+
+    async def end(self) -> None:
+        """Ends all of it."""
+        self.cut()
+        await asyncio.gather(*filter(None, self._talks))
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
         try:
@@ -108,7 +126,8 @@ class Relay:
         except ConnectionError:
             pass
         finally:
-            writer.close()
+            if not self.silent:
+                writer.close()
 
 
 @pytest.fixture
@@ -118,7 +137,7 @@ async def relay(postgres: Postgres) -> AsyncIterator[Relay]:
     relay.port = server.sockets[0].getsockname()[1]
     yield relay
     server.close()
-    relay.cut()
+    await relay.end()
 
 
 def through(relay: Relay, dsn: str, server: Postgres) -> str:
@@ -275,10 +294,7 @@ class TestAnswerLost:
             await holding.execute("select from higgsfield.journal for update")
             relay.withholds = False
             yield
-            while not run(
-                "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            ):
-                await asyncio.sleep(0.01)
+            await somebody_waits(run)
             relay.withholds = True
 
     async def test_an_id_is_attached_once(self, journal: PostgresJournal, dsn: str, relay: Relay, run: Run) -> None:
@@ -347,9 +363,14 @@ class TestLockLost:
         await journal.abandon(made.key, made.nonce)
         assert (await found(other)).mine
 
-    async def test_nothing_is_held_until_there_is_another(self, journal: PostgresJournal, run: Run) -> None:
+    async def test_nothing_is_held_until_there_is_another(
+        self, postgres: Postgres, dsn: str, opened: Open, relay: Relay, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_journal, "ANSWER", 0.2)
+        journal = await opened(through(relay, dsn, postgres))
         await lost(journal)
         before = journal.owner
+        relay.silent = True
         cut(run, journal)
         # The journal has not heard of it yet: the server knows better.
         begun, claimed = await asyncio.gather(journal.begin(intent("bird")), journal.claim("boat"))
@@ -357,6 +378,44 @@ class TestLockLost:
         assert claimed is not None
         assert claimed.mine
         assert journal.owner != before
+
+    async def test_a_lock_that_went_while_the_intent_was_written(
+        self, journal: PostgresJournal, dsn: str, run: Run
+    ) -> None:
+        before = journal.owner
+        async with await psycopg.AsyncConnection.connect(dsn) as holding:
+            await holding.execute("""
+                insert into higgsfield.journal
+                    (space, key, nonce, transport, origin, account, kind, digest, created_at, state)
+                values ('', 'boat', '', '', '', '', '', '', now(), 'ended')
+                """)
+            beginning = asyncio.create_task(journal.begin(intent()))
+            await somebody_waits(run)
+            cut(run, journal)
+            await journal.lost()
+            await holding.rollback()
+        entry = await beginning
+        assert entry.mine
+        assert journal.owner != before
+
+    async def test_a_lock_without_its_connection(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_journal, "LOOK", 0.02)
+        journal = await opened()
+        assert journal._guard is not None
+        await journal._guard.execute("select pg_advisory_unlock_all()")
+        await journal.lost()
+
+    async def test_what_another_takes_at_this_moment_is_not_forgotten(
+        self, journal: PostgresJournal, other: PostgresJournal, dsn: str, run: Run
+    ) -> None:
+        await lost(journal)
+        async with await psycopg.AsyncConnection.connect(dsn) as holding:
+            await holding.execute("update higgsfield.journal set holder = %s", (other.owner,))
+            forgetting = asyncio.create_task(journal.forget("boat"))
+            await somebody_waits(run)
+        with pytest.raises(JournalError, match="taken over"):
+            await forgetting
+        assert (await found(other)).mine
 
     async def test_what_is_late_does_not_end_another_attempt(
         self, journal: PostgresJournal, other: PostgresJournal, run: Run
@@ -436,6 +495,35 @@ class TestSchema:
             await submitted(journal, f"key-{number}")
             await journal.finish(f"key-{number}", END)
         assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 5
+
+    async def test_it_is_opened_once(self, journal: PostgresJournal) -> None:
+        with pytest.raises(JournalError, match="open already"):
+            await journal.open()
+
+    async def test_what_does_not_end_is_broken_off_at_the_end(
+        self, dsn: str, opened: Open, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_journal, "ANSWER", 0.2)
+        journal = await opened(patience=0.5)
+        await submitted(journal)
+        async with await psycopg.AsyncConnection.connect(dsn) as holding:
+            await holding.execute("select from higgsfield.journal for update")
+            telling = [asyncio.create_task(journal.saw("boat", seen())) for _ in range(5)]
+            await somebody_waits(run)
+            await journal.close()
+            assert {type(error) for error in await asyncio.gather(*telling, return_exceptions=True)} == {JournalError}
+
+    async def test_a_database_that_does_not_do_as_it_should(self, dsn: str, opened: Open, run: Run) -> None:
+        run("""
+            create schema odd;
+            create function odd.set_config(text, text, boolean) returns text language plpgsql as
+            $$ begin raise exception 'never'; end $$;
+            """)
+        run("alter database " + dsn.rpartition("/")[2] + " set search_path = odd, pg_catalog")
+        run("alter database " + dsn.rpartition("/")[2] + " set synchronous_commit = off")
+        with pytest.raises(JournalError, match="cannot be used: never") as caught:
+            await opened()
+        assert not caught.value.transient
 
     async def test_what_it_cannot_write_is_said(self, journal: PostgresJournal) -> None:
         for key in ("with\0nothing", "half a \ud800"):

@@ -16,7 +16,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, LiteralString, TypeAlias, TypeVar
@@ -169,8 +169,6 @@ NOTICED: LiteralString = """
 """
 # How many seconds the commit of an id waits for a server that is away, at most: then whoever has it puts it elsewhere.
 COMMITTING = 1.0
-# Seconds that an operation may take longer than it should, before its caller is answered without it.
-SLACK = 0.25
 # How many rows are taken out in one transaction.
 PRUNED = 5_000
 
@@ -269,10 +267,9 @@ class PostgresJournal:
         self._loop = asyncio.get_running_loop()
         self._connections, self._lost = _Connections(self._connect, self._most), asyncio.Event()
         try:
-            async with asyncio.timeout(self._patience):
-                await anyio.to_thread.run_sync(self._make_place)
-                await self._migrate()
-                guard, owner = await self._take()
+            await anyio.to_thread.run_sync(self._make_place)
+            await self._migrate()
+            guard, owner = await self._take()
         except BaseException as error:
             self._loop = None
             await self._connections.close()
@@ -293,9 +290,8 @@ class PostgresJournal:
                 await asyncio.wait(self._running, timeout=self._patience)
             await _end({watching, *self._running})
             if self._guard is not None:
-                with contextlib.suppress(psycopg.Error, TimeoutError):
-                    async with asyncio.timeout(ANSWER):
-                        await self._let_go(self._guard)
+                with contextlib.suppress(psycopg.Error), _within(self._guard, ANSWER):
+                    await self._let_go(self._guard)
                 await self._guard.close()
             await self._connections.close()
             self._loop = self._guard = self._owner = None
@@ -622,10 +618,10 @@ class PostgresJournal:
     async def _do(self, key: str | None, operation: Operation[T], patience: float | None = None) -> T:
         """Carries an operation out, whatever becomes of its caller, after those of its key that were begun earlier."""
         task = self._start(key, operation, patience)
-        # To break a query off takes psycopg seconds where nobody answers: nobody waits for that.
-        await asyncio.wait({task}, timeout=SLACK + (self._patience if patience is None else patience))
-        if not task.done():
-            raise self._failed(TimeoutError())
+        await asyncio.wait({task})
+        if task.cancelled():
+            msg = f"The journal {self._shown} was closed before this was done."
+            raise JournalError(msg, transient=True)
         return task.result()
 
     def _start(self, key: str | None, operation: Operation[T], patience: float | None = None) -> asyncio.Task[T]:
@@ -663,7 +659,7 @@ class PostgresJournal:
         until = time.monotonic() + patience
         for attempt in itertools.count():
             try:
-                async with asyncio.timeout(max(until - time.monotonic(), 0.1)), self._connections.one() as connection:
+                async with self._connections.one(max(until - time.monotonic(), 0.1)) as connection:
                     return await operation(connection)
             except (psycopg.Error, OSError, UnicodeError, msgspec.MsgspecError, _LockLost) as error:
                 if not _passes(error) or time.monotonic() > until:
@@ -684,6 +680,10 @@ class PostgresJournal:
         connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
         try:
             await connection.execute(DURABLE)
+            # A statement ends before nobody waits for it any more.
+            await connection.execute(
+                "select set_config('statement_timeout', %s, false)", (f"{self._patience * 900:.0f}",)
+            )
         except BaseException:
             await connection.close()
             raise
@@ -697,7 +697,7 @@ class PostgresJournal:
             raise JournalError(msg) from error
 
     async def _migrate(self) -> None:
-        async with self._connections.one() as connection:
+        async with self._connections.one(self._patience) as connection:
             if connection.info.server_version < OLDEST_SERVER:
                 msg = f"The journal {self._shown} is in a Postgres that is too old: it takes 13 or newer."
                 raise JournalError(msg)
@@ -727,20 +727,21 @@ class PostgresJournal:
         """A new number, and the connection that holds its lock."""
         connection = await self._connections.new()
         try:
-            await connection.execute(NOTICED)
-            async with connection.transaction():
-                # Locked before anybody can see it.
-                owner: int = await _value(
-                    connection,
-                    """
-                    insert into higgsfield.owners (machine, process) values (%s, %s)
-                    returning id, pg_advisory_lock(id)::text
-                    """,
-                    socket.gethostname(),
-                    os.getpid(),
-                )
+            with _within(connection, ANSWER):
+                await connection.execute(NOTICED)
+                async with connection.transaction():
+                    # Locked before anybody can see it.
+                    owner: int = await _value(
+                        connection,
+                        """
+                      insert into higgsfield.owners (machine, process) values (%s, %s)
+                      returning id, pg_advisory_lock(id)::text
+                      """,
+                        socket.gethostname(),
+                        os.getpid(),
+                    )
             # In other transactions: a pooler that gives each one another connection shows here.
-            async with self._connections.one() as other, other.transaction():
+            async with self._connections.one(ANSWER) as other, other.transaction():
                 await self._bury(other)
                 await other.execute(
                     "delete from higgsfield.owners where id <> %s and pg_try_advisory_xact_lock_shared(id)", (owner,)
@@ -765,11 +766,10 @@ class PostgresJournal:
             self._owner = self._guard = None
             self._lost.set()
             await guard.close()
-            for attempt in itertools.count():
+            for attempt in itertools.count():  # pragma: no branch
                 try:
-                    async with asyncio.timeout(2 * ANSWER):
-                        guard, owner = await self._take()
-                        break
+                    guard, owner = await self._take()
+                    break
                 except (psycopg.Error, OSError, JournalError):
                     await asyncio.sleep(min(0.05 * 2**attempt, 1.0) * random.uniform(0.5, 1.0))
             self._guard, self._owner = guard, owner
@@ -777,7 +777,7 @@ class PostgresJournal:
 
     async def _until_lost(self, guard: Connection, owner: int) -> None:
         with contextlib.suppress(psycopg.Error, OSError):
-            for look in itertools.count():
+            for look in itertools.count():  # pragma: no branch
                 if not await _holds(guard, owner):
                     return
                 if look % LOOKS == 0:
@@ -804,27 +804,40 @@ class _Connections:
     psycopg's own pool waits ever longer between its tries to reach a server that is away: this one tries when asked.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], most: int) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, Connection]], most: int) -> None:
         self._connect = connect
         self._places = asyncio.Semaphore(most)
         self._free: list[Connection] = []
         self._coming: set[asyncio.Task[Connection]] = set()
 
     @contextlib.asynccontextmanager
-    async def one(self) -> AsyncGenerator[Connection]:
-        async with self._places:
-            connection = self._free.pop() if self._free else await self.new()
-            try:
+    async def one(self, seconds: float) -> AsyncGenerator[Connection]:
+        """One of them, for so many seconds at most, with the time that it takes to get it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        async with asyncio.timeout_at(until):
+            connection = await self._get()
+        try:
+            with _within(connection, max(until - loop.time(), 0.1)):
                 yield connection
-            except psycopg.OperationalError:
-                # The others are to the same server.
-                await self.drop()
-                raise
-            finally:
-                if connection.pgconn.transaction_status == TransactionStatus.IDLE:
-                    self._free.append(connection)
-                else:
-                    await connection.close()
+        except psycopg.OperationalError:
+            # The others are to the same server.
+            await self.drop()
+            raise
+        finally:
+            self._places.release()
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+                self._free.append(connection)
+            else:
+                await connection.close()
+
+    async def _get(self) -> Connection:
+        await self._places.acquire()
+        try:
+            return self._free.pop() if self._free else await self.new()
+        except BaseException:
+            self._places.release()
+            raise
 
     async def new(self) -> Connection:
         """One more, which belongs to the caller.
@@ -863,8 +876,27 @@ async def _value(connection: Connection, query: LiteralString, *values: object) 
 
 
 async def _holds(guard: Connection, owner: int) -> bool:
-    async with asyncio.timeout(ANSWER):
+    with _within(guard, ANSWER):
         return bool(await _value(guard, HELD, owner))
+
+
+@contextlib.contextmanager
+def _within(connection: Connection, seconds: float) -> Generator[None]:
+    """Hangs up after so many seconds: what waits for an answer fails at once, as if the server had gone.
+
+    A query that is canceled has psycopg ask the server to break it off, and wait for that: where nobody answers, for
+    ten seconds more.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
