@@ -426,7 +426,10 @@ class _Database:
         found = self.path.stat()
         self._file = (found.st_dev, found.st_ino)
         self._connection.create_function("alive", 1, self._is_alive)
+        # Within a transaction, so that it is seen as it was at one moment: another process may be making it.
+        self._execute("BEGIN")
         self._check()
+        self._execute("COMMIT")
         self._execute("PRAGMA journal_mode = WAL")
         self._execute("PRAGMA fullfsync = ON")
         # Whoever opens it is alone until the end of this: no lock is looked at between its making and its taking.
