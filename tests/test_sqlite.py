@@ -469,6 +469,10 @@ class TestBusy:
             connection.execute("BEGIN EXCLUSIVE")
             assert "locked" in await opens(path)
             connection.execute("ROLLBACK")
+            connection.execute("BEGIN")
+            connection.execute("SELECT * FROM sqlite_master").fetchall()
+            assert "locked" in await opens(path)
+            connection.execute("ROLLBACK")
 
 
 class TestLocks:
