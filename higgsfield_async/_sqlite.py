@@ -444,8 +444,8 @@ class _Database:
         """Has SQLite keep a log, and what it holds can be read while it is written."""
         import sqlite3
 
-        # Several that open a new one at once are in each other's way, and SQLite itself does not wait here.
-        until = time.monotonic() + BUSY
+        # Several that open a new one at once are in each other's way, and SQLite itself does not always wait here.
+        until = time.monotonic() + 2 * BUSY
         while True:
             try:
                 self._execute("PRAGMA journal_mode = WAL")
