@@ -106,7 +106,10 @@ KEYED = (BEFORE, *map(sent_again, (WRITTEN, SENT, READ)), *LATER)
 # By the headings of the documentation.
 KILLS = {"The proxy, and the platform's v1": KEYLESS, "The platform's v2": KEYED}
 CASES = [
-    pytest.param(surface, kill, id=f"{surface}-{kill.killed.replace(' ', '_')}")
+    # What v1 and the proxy do differs in no way that a version of Python could.
+    pytest.param(
+        surface, kill, id=f"{surface}-{kill.killed}".replace(" ", "_"), marks=[pytest.mark.once] * (surface is V1)
+    )
     for surface in SURFACES
     for kill in (KEYED if surface.keyed else KEYLESS)
 ]
@@ -193,8 +196,9 @@ async def child(sandbox: Sandbox, errand: Errand) -> AsyncIterator[Child]:
 
 async def kill_there(sandbox: Sandbox, errand: Errand, kill: Kill) -> None:
     """A process runs an errand, and is killed at that point of it."""
-    sandbox.plan(Plan(running=40))  # so that it is seen to be in progress
-    if kill.killed == SENT.killed:
+    if kill.killed == "while waiting":
+        sandbox.plan(Plan(running=60))  # so that it is seen to be in progress
+    elif kill.killed == SENT.killed:
         sandbox.script("submit", Fault.delay(60))
     elif kill.killed == "while saving":
         # Larger than what is written at once, so that a part of it is on the disk.
@@ -268,6 +272,7 @@ async def test_killed(sandbox: Sandbox, client: Client, surface: Surface, kill: 
     assert len(sandbox.generations) == kill.paid_for_good
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("surface", "kill"), AGAIN_FIRST)
 async def test_the_same_key_comes_before_recover(
     sandbox: Sandbox, client: Client, surface: Surface, kill: Kill, tmp_path: Path
@@ -403,7 +408,7 @@ async def test_two_processes_and_one_generation(
 async def test_two_batches_at_once(sandbox: Sandbox, surface: Surface, tmp_path: Path) -> None:
     errand = Errand(surface=surface.name, journal=str(tmp_path / "generations.db"), verb="map", count=40)
     async with child(sandbox, errand) as one, child(sandbox, errand) as other:
-        assert await asyncio.gather(one.ended(), other.ended()) == [0, 0], one.log
+        assert set(await asyncio.gather(one.ended(), other.ended())) == {0}, one.log
     told = [{each["number"]: each["id"] for each in process.told[1:]} for process in (one, other)]
     assert told[0] == told[1]
     assert sorted(told[0].values()) == sorted(sandbox.generations)
