@@ -211,7 +211,7 @@ class Journal(Protocol):
             What stood there.
 
         Raises:
-            JournalError: There is no such key, or somebody alive, other than this, holds it; or it is under way here.
+            JournalError: There is no such key, somebody else who is alive holds it, or it is being submitted here.
         """
         ...
 

@@ -649,10 +649,10 @@ class _Database:
 
     def forget(self, key: str) -> Entry:
         entry = self._known(key)
-        if entry.mine:
-            msg = f"{key!r} is under way here: wait for its end before the journal {self.path} may forget it."
+        if entry.mine and entry.state == "intent":
+            msg = f"{key!r} is being submitted here: wait for its answer before the journal {self.path} may forget it."
             raise JournalError(msg)
-        if entry.held:
+        if entry.held and not entry.mine:
             raise JournalError(self._elsewhere(key))
         self._execute("DELETE FROM work WHERE seq = ?", entry.seq)
         return entry
