@@ -18,15 +18,18 @@ def requests() -> Iterator[ModelRequest]:
 
 async def main() -> None:
     async with Higgsfield.from_env(service="platform", journal="generations.db") as hf:
+        done = total = 0
         # A request is known by what it asks for: what a killed run had paid for is found again.
         async for outcome in hf.map(requests(), max_active=6, save="results"):
+            total += 1
             if isinstance(outcome.error, SubmissionUnknown):
                 print(outcome.index, "may have been paid for, and is not sent again:", outcome.key)
             elif outcome.error is not None:
                 print(outcome.index, "failed:", outcome.error)
             elif outcome.ref is not None:
+                done += 1
                 print(outcome.index, outcome.ref.id)
-        print(hf.stats().done, "done;", len(await hf.unknown()), "that nobody can tell of")
+        print(done, "of", total, "done;", len(await hf.unknown()), "that nobody can tell of")
 
 
 if __name__ == "__main__":
