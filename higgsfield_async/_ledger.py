@@ -323,13 +323,13 @@ class Ledger:
             except JournalError as error:
                 failure = error
             else:
-                _tell(kept)
+                kept.set_result(None)
                 return
         self._spilled[key] = ref
         line = msgspec.json.encode(Spilled(key=key, nonce=nonce, ref=ref))
         where = await anyio.to_thread.run_sync(_spill, self.journal.spill, nonce, line)
         logger.critical("A paid generation is not in the journal (%s); %s: %s", failure, where, ref.to_json())
-        _tell(kept)
+        kept.set_result(None)
         pause = AGAIN[-1]
         while not self._closing.is_set():
             pause = min(pause * 2, AGAIN_AT_MOST)
@@ -355,11 +355,6 @@ class Ledger:
             else:
                 logger.warning("Read back from %s: %s", path, spilled.ref.to_json())
                 await anyio.to_thread.run_sync(functools.partial(path.unlink, missing_ok=True))
-
-
-def _tell(kept: asyncio.Future[None]) -> None:
-    if not kept.done():
-        kept.set_result(None)
 
 
 def _folders(spill: Path) -> dict[Path, None]:

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 from msgspec.structs import replace
 from test_webhooks import SECRET, flat, signed
 
@@ -25,7 +25,6 @@ from higgsfield_async import (
     GenerationFailed,
     GenerationRequest,
     Higgsfield,
-    ImageToVideo,
     InvalidRequest,
     JobSet,
     JobStatus,
@@ -506,7 +505,7 @@ async def test_what_is_saved_is_not_fetched_again(
         for file in (tmp_path / "elsewhere").iterdir():
             file.unlink()
         saved = await hf.run(surface.request, key=outcome.key, save=tmp_path / "elsewhere")
-        assert all(media.path is not None and media.path.is_file() for media in saved.outputs if media.path)
+        assert [media.path for media in saved.outputs if media.path and media.path.is_file()]
         assert downloads() > fetched
         task = await hf.submit(surface.request, key=outcome.key)
         await task.save(tmp_path / "third")
@@ -741,6 +740,55 @@ async def test_an_end_that_a_webhook_brings(client: Client, path: Path) -> None:
     assert [entry.state for entry in await kept(path)] == ["ended"]
 
 
+async def test_an_end_that_a_webhook_brings_before_the_answer(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.script("submit", Fault.delay(0.3))
+    async with client(V2, journal=path) as hf:
+        submitting = asyncio.create_task(hf.submit(V2.request, key="order-17"))
+        while not sandbox.generations:
+            await anyio.sleep(0.01)
+        report = flat(*sandbox.generations)
+        hf.deliver(unwrap(report, signed(report), secrets=SECRET))
+        assert (await submitting).status is JobStatus.COMPLETED
+    assert [entry.state for entry in await kept(path)] == ["ended"]
+
+
+class Forgetful(SQLiteJournal):
+    """A journal that somebody else takes something out of, in the wrong moment."""
+
+    async def claim(self, key: str) -> Entry | None:
+        await self.forget(key)
+        return await super().claim(key)
+
+
+async def test_what_is_forgotten_in_the_moment_of_its_recovery(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.script("submit", *LOST)
+    async with client(V2, journal=Forgetful(path)) as hf:
+        with pytest.raises(SubmissionUnknown):
+            await hf.submit(V2.request, key="order-17")
+        await hf.submit(V2.request, key="order-17")
+    assert submitted(sandbox) == 2
+
+
+class Twice(SQLiteJournal):
+    """A journal in which a lost submit is recovered by somebody else, in the moment in which it is held here."""
+
+    claimed = 0
+
+    async def claim(self, key: str) -> Entry | None:
+        self.claimed += 1
+        found = await super().claim(key)
+        return replace(found, state="submitted") if found is not None and self.claimed == 2 else found
+
+
+async def test_what_is_recovered_by_somebody_else_in_this_moment(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.script("submit", *LOST)
+    async with client(V2, journal=Twice(path)) as hf:
+        with pytest.raises(SubmissionUnknown):
+            await hf.submit(V2.request, key="order-17")
+        assert [task async for task in hf.recover()] == []
+        assert len([task async for task in hf.recover()]) == 1
+
+
 async def test_a_budget_counts_nothing_twice(client: Client, path: Path) -> None:
     budget = Budget(points=1000)
     async with client(journal=path, budget=budget) as hf:
@@ -751,6 +799,7 @@ async def test_a_budget_counts_nothing_twice(client: Client, path: Path) -> None
         assert budget.left == spent
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     strategies.dictionaries(
         strategies.text(),
@@ -777,7 +826,7 @@ async def test_the_form_of_a_request(arguments: dict[str, Any]) -> None:
 
 
 async def test_addresses_in_the_form_of_a_request() -> None:
-    def of(address: str) -> ImageToVideo:
+    def of(address: str) -> GenerationRequest:
         return replace(PROXY.request, images=[address])
 
     one, two, three = [await frozen(of(f"https://images.example.com/{end}")) for end in ("a?x=1", "a?x=2", "b?x=1")]
@@ -791,3 +840,30 @@ async def test_a_large_request_is_told_by_its_hash() -> None:
     form = await frozen(replace(PROXY.request, images=[data]))
     assert len(form.told) < 2000
     assert form != await frozen(replace(PROXY.request, images=[data[:-4] + "BBBB"]))
+
+
+async def test_clients_that_begin_with_one_key_at_once(
+    sandbox: Sandbox, client: Client, surface: Surface, path: Path
+) -> None:
+    sandbox.script("submit", Fault.delay(0.3))
+    async with client(surface, journal=path) as first, client(surface, journal=path) as second:
+        tasks = await asyncio.gather(*(hf.submit(surface.request, key="order-17") for hf in (first, second) * 5))
+        assert {task.id for task in tasks} == {*sandbox.generations}
+    assert submitted(sandbox) == posts(sandbox) == 1
+
+
+async def test_clients_that_recover_at_once(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.script("submit", *LOST * 4)
+    async with client(V2, journal=path) as hf:
+        for _ in range(4):
+            with pytest.raises(SubmissionUnknown):
+                await hf.submit(V2.request)
+    sent = posts(sandbox)
+
+    async def recovered(hf: Higgsfield) -> list[str]:
+        return [task.id async for task in hf.recover()]
+
+    async with client(V2, journal=path) as first, client(V2, journal=path) as second:
+        found = await asyncio.gather(recovered(first), recovered(second))
+        assert sorted([*found[0], *found[1]]) == sorted(sandbox.generations)
+    assert posts(sandbox) == sent + 4
