@@ -27,14 +27,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, TypeVarTuple, Unpack
-from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote
 
 import anyio
 import msgspec
 
 from higgsfield_async._domain import JobSet
 from higgsfield_async._errors import ConfigurationError, JournalError
-from higgsfield_async._journal import Entry, Intent, State
+from higgsfield_async._journal import Entry, Intent, State, read, written
 
 if TYPE_CHECKING:
     import sqlite3
@@ -643,14 +643,14 @@ class _Database:
         )
 
     def saw(self, key: str, job_set: JobSet) -> None:
-        told = self._told(job_set)
+        told = written(job_set, prompts=self._prompts)
         self._execute("UPDATE work SET job_set = ? WHERE key = ? AND state = 'submitted'", told, key)
 
     def finish(self, key: str, job_set: JobSet) -> None:
         self._execute(
             "UPDATE work SET state = 'ended', owner = NULL, job_set = ?, ended_at = coalesce(ended_at, ?) "
             "WHERE key = ? AND state IN ('submitted', 'ended')",
-            self._told(job_set),
+            written(job_set, prompts=self._prompts),
             _text(datetime.now(UTC)),
             key,
         )
@@ -719,8 +719,8 @@ class _Database:
         return row
 
     def _entry(self, row: Row) -> Entry:
-        *written, state, owner, seq, identifier, submitted_at, job_set = row
-        fields: dict[str, Any] = dict(zip(Intent.__struct_fields__, written, strict=True))
+        *intent, state, owner, seq, identifier, submitted_at, job_set = row
+        fields: dict[str, Any] = dict(zip(Intent.__struct_fields__, intent, strict=True))
         fields["created_at"] = datetime.fromisoformat(fields["created_at"])
         held = self._is_alive(owner)
         return Entry(
@@ -729,14 +729,10 @@ class _Database:
             seq=seq,
             id=identifier,
             submitted_at=submitted_at and datetime.fromisoformat(submitted_at),
-            job_set=job_set and _decoder.decode(job_set),
+            job_set=job_set and read(job_set),
             mine=owner == self._owner,
             held=held,
         )
-
-    def _told(self, job_set: JobSet) -> bytes:
-        # What was asked for may stand in the service's answer.
-        return _encoder.encode(job_set if self._prompts else msgspec.structs.replace(job_set, body=b""))
 
     def _execute(self, statement: str, *values: object) -> sqlite3.Cursor:
         return self._connection.execute(statement, values)
@@ -810,16 +806,3 @@ def _is_locked(path: Path) -> bool:
 def _text(moment: datetime) -> str:
     """In UTC, so that the order of texts is that of times."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-# Where a file was saved is all that JSON has no word for. A name of a file need not be text.
-def _to_json(path: Path) -> str:
-    return quote_from_bytes(os.fsencode(path))
-
-
-def _from_json(kind: type[Path], told: str) -> Path:
-    return kind(os.fsdecode(unquote_to_bytes(told)))
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_to_json)
-_decoder = msgspec.json.Decoder(JobSet, dec_hook=_from_json)
