@@ -247,10 +247,8 @@ def report(found: Mapping[str, list[dict[str, float]]]) -> list[str]:
     print(f"{ratio(OURS, LINES, 'each_second'):.1f} x those of {LINES}.")
     print(f"A client with a journal: {ratio(WITH, WITHOUT, 'each_second'):.2f} x the submits of one without, ", end="")
     print(f"for {ratio(WITH, WITHOUT, 'cpu'):.2f} x the CPU.")
-    speeds = {name: middle(name, "each_second") for name in (OURS, WITH)}
-    missed = [
-        f"{name}: {each:,.0f} submits a second, target {LEAST:,.0f}" for name, each in speeds.items() if each < LEAST
-    ]
+    slow = {name: each for name in (OURS, WITH) if (each := middle(name, "each_second")) < LEAST}
+    missed = [f"{name}: {each:,.0f} submits a second, target {LEAST:,.0f}" for name, each in slow.items()]
     if (late := middle(OURS, "p99")) > MOST_LAG:
         missed.append(f"the loop is late by {late * 1e3:.1f} ms at p99, target {MOST_LAG * 1e3:g}")
     return missed
