@@ -191,7 +191,7 @@ class Journal(Protocol):
         """Holds what nobody alive holds, be it unknown or submitted. What has ended is not held.
 
         Returns:
-            What stands under the key now: `mine` says whether it is held here, now or already.
+            What stands under the key now. It is `mine` if it is held here, since now or before.
         """
         ...
 
