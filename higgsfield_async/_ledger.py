@@ -117,6 +117,8 @@ class Unit:
         try:
             entry = await journal.begin(intent)
         except JournalError as error:
+            # The next try has to be written down as well; of this one, who knows what the journal has.
+            self.failed(lost=False)
             error.refused = True
             raise
         if entry.intent.nonce != self._nonce:

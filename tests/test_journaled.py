@@ -225,6 +225,12 @@ async def test_only_forgetting_sends_again_what_may_have_been_paid_for(
         assert task.id in caplog.text
         with pytest.raises(JournalError):
             await hf.forget("order-17")
+        # What becomes of the forgotten one is nothing of the next one's.
+        another = await hf.submit(PROXY.request, key="order-17")
+        await task.wait()
+        assert (task.key, another.key) == (None, "order-17")
+        assert [entry.id for entry in await kept(path)] == [another.id]
+        assert (await another.wait()).id == another.id
 
 
 async def test_a_lost_answer_is_recovered_by_its_idempotency_key(sandbox: Sandbox, client: Client, path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Many machines, with a Postgres between them."""
