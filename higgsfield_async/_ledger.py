@@ -149,9 +149,15 @@ class Unit:
     async def accepted(self, ref: TaskRef) -> None:
         """Writes its id down, wherever that is possible, whatever becomes of the caller."""
         assert self._nonce is not None  # noqa: S101  # nothing is accepted that was not begun
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ledger.later(self._ledger.keep(self.key, self._nonce, ref, kept))
-        await asyncio.shield(kept)
+        try:
+            await self._ledger.journal.commit(self.key, self._nonce, ref.id, ref.created_at)
+        except BaseException as error:
+            # Cancelled as well: that it is on its way to the disk is not enough.
+            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._ledger.later(self._ledger.keep(self.key, self._nonce, ref, kept))
+            if not isinstance(error, JournalError):
+                raise
+            await asyncio.shield(kept)
 
 
 class Ledger:
@@ -320,9 +326,9 @@ class Ledger:
     # Ids.
 
     async def keep(self, key: str, nonce: str, ref: TaskRef, kept: asyncio.Future[None]) -> None:
-        """Writes an id down; where the journal does not take it, in a file of its own and the log, and again later."""
+        """Writes an id down that the journal has not taken: there, or in a file of its own and the log, and later."""
         failure: JournalError | None = None
-        for pause in (0.0, *AGAIN):
+        for pause in AGAIN:
             await self._rest(pause)
             try:
                 await self.journal.commit(key, nonce, ref.id, ref.created_at)
@@ -346,9 +352,8 @@ class Ledger:
                 return
 
     async def _rest(self, seconds: float) -> None:
-        if seconds:
-            with anyio.move_on_after(seconds):
-                await self._closing.wait()
+        with anyio.move_on_after(seconds):
+            await self._closing.wait()
 
     async def read_back(self) -> bool:
         """Writes down what others could not, and says whether there was any: who spilled it may be dead by now."""

@@ -25,6 +25,7 @@ from higgsfield_async import (
     GenerationFailed,
     GenerationRequest,
     Higgsfield,
+    HiggsfieldError,
     InvalidRequest,
     JobSet,
     JobStatus,
@@ -663,6 +664,32 @@ async def test_closing_in_the_middle_leaves_it_unknown(
         await submitting
     assert caught.value.journal_key == "order-17"
     assert [entry.state for entry in await kept(path)] == ["unknown"]
+
+
+class Slow(SQLiteJournal):
+    """A journal whose first commit takes longer than anybody waits."""
+
+    waited = False
+
+    async def commit(self, key: str, nonce: str, identifier: str, at: datetime) -> None:
+        if not self.waited:
+            self.waited = True
+            await anyio.sleep(30)
+        await super().commit(key, nonce, identifier, at)
+
+
+async def test_closing_while_an_id_is_written_loses_it_not(
+    sandbox: Sandbox, client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async._client.CLOSE_GRACE", 0.05)
+    journal = Slow(path)
+    async with client(journal=journal) as hf:
+        submitting = asyncio.create_task(hf.submit(PROXY.request, key="order-17"))
+        while not journal.waited:
+            await anyio.sleep(0.01)
+    with pytest.raises(HiggsfieldError):
+        await submitting
+    assert [(entry.state, entry.id) for entry in await kept(path)] == [("submitted", *sandbox.generations)]
 
 
 async def test_another_account(sandbox: Sandbox, client: Client, path: Path) -> None:
