@@ -102,7 +102,12 @@ def test_what_compose_is_told() -> None:
     assert postgres.healthcheck is not None
     assert worker.build is not None
     assert (FOLDER / worker.build / "Dockerfile").is_file()
-    assert {volume.partition(":")[0] for volume in postgres.volumes} == told.volumes.keys()
+    assert {volume.partition(":")[0] for volume in postgres.volumes + worker.volumes} == told.volumes.keys()
+    # What is spilled outlives the container.
+    [state] = re.findall(
+        r"^ENV XDG_STATE_HOME=(.*)$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert f"state:{state}" in worker.volumes
     database, its_worker = (variables(f"{service.env_file}.example") for service in (postgres, worker))
     # The database sees no key of the account's, and the worker's address leads to it.
     assert database.keys() == {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"}
@@ -118,6 +123,8 @@ def test_what_compose_is_told() -> None:
 
 def test_what_systemd_is_told() -> None:
     assert unit().sections() == ["Unit", "Service", "Install"]
+    service = unit()["Service"]
+    assert service["Environment"] == f"XDG_STATE_HOME=/var/lib/{service['StateDirectory']}"
     assert started_by_systemd() == started_by_compose()
 
 
