@@ -448,6 +448,24 @@ async def test_two_batches_at_once(sandbox: Sandbox, surface: Surface, tmp_path:
     assert len(sandbox.generations) == 40
 
 
+async def test_two_batches_and_one_is_killed(sandbox: Sandbox, surface: Surface, tmp_path: Path) -> None:
+    errand = Errand(surface=surface.name, journal=str(tmp_path / "generations.db"), verb="map", count=60, max_active=6)
+    async with child(sandbox, errand) as one, child(sandbox, errand) as other:
+        await one.until(lambda: len(sandbox.generations) >= 20)
+        await one.kill()
+        assert await other.ended() == 0, other.log
+    told = {each["number"]: each["id"] for each in other.told[1:]}
+    assert len(told) == 60
+    unknown = [each for each in other.told[1:] if each["error"] is not None]
+    assert {each["error"] for each in unknown} <= {"SubmissionUnknown"}
+    assert len(unknown) <= (0 if surface.keyed else 6)
+    paid = {number_of(generation.request): identifier for identifier, generation in sandbox.generations.items()}
+    assert len(paid) == len(sandbox.generations)
+    assert {number: identifier for number, identifier in told.items() if identifier is not None} == {
+        number: identifier for number, identifier in paid.items() if number not in {each["number"] for each in unknown}
+    }
+
+
 async def test_a_batch_is_run_again(sandbox: Sandbox, client: Client, surface: Surface, tmp_path: Path) -> None:
     path = tmp_path / "generations.db"
     errand = Errand(surface=surface.name, journal=str(path), verb="map", count=30, max_active=10)
