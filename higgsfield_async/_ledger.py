@@ -105,8 +105,8 @@ class Unit:
             # An earlier try that was refused, and is to be taken back yet, would be taken for somebody else's.
             await self._ledger.settle(self.key)
         except JournalError as error:
-            error.refused = True
-            raise
+            msg = f"{error} Nothing was submitted."
+            raise JournalError(msg, refused=True, transient=error.transient) from error.__cause__
         self._nonce = uuid.uuid4().hex
         intent = Intent(
             key=self.key,
@@ -310,8 +310,9 @@ class Ledger:
             for each in page:
                 if each.held or not self.fits(each):
                     continue
-                entry = each if each.state == "unknown" else await self.claim(each.key)
-                if entry is not None and (entry.mine or entry is each):
+                if each.state == "unknown":
+                    yield each
+                elif (entry := await self.claim(each.key)) is not None and entry.mine:
                     yield entry
 
     async def all_unknown(self) -> list[Entry]:

@@ -218,7 +218,7 @@ class Submits:
         if not may_be_sent_again(intent, datetime.now(UTC)) or (request is None and intent.replay is None):
             raise _unknown_before(request, entry)
         claimed = await ledger.claim(entry.key)
-        if claimed is None or not claimed.mine or claimed.state != "unknown":
+        if claimed is None or not claimed.mine or (claimed.state, claimed.intent) != ("unknown", intent):
             if claimed is not None and claimed.mine:
                 ledger.owe(entry.key, functools.partial(ledger.journal.release, entry.key))
             raise Found

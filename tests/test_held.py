@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from test_webhooks import SECRET, flat, signed
 
 from higgsfield_async import (
@@ -18,10 +19,12 @@ from higgsfield_async import (
     HiggsfieldError,
     JobStatus,
     JournalError,
+    ModelRequest,
     PollPolicy,
     RetryPolicy,
     SubmissionUnknown,
 )
+from higgsfield_async._frozen import frozen
 from higgsfield_async.journal import Entry, SQLiteJournal
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 from higgsfield_async.webhooks import unwrap
@@ -71,7 +74,7 @@ class Shaky(SQLiteJournal):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in ("abandon", "finish", "release", "unknown"):
+        if name not in ("abandon", "finish", "release", "saw", "unknown"):
             return found
 
         async def attempt(*args: Any) -> Any:
@@ -99,7 +102,7 @@ async def test_a_recovery_that_the_budget_refuses(sandbox: Sandbox, client: Clie
             with pytest.raises(SubmissionUnknown) as caught:
                 await asyncio.wait_for(hf.submit(V2.request, key="order-17"), 5)
             assert (caught.value.charged, caught.value.journal_key) == ("unknown", "order-17")
-        assert not (await kept(path))[0].held
+        await let_go(path)
 
 
 class Slow(SQLiteJournal):
@@ -308,3 +311,56 @@ async def test_an_id_and_a_journal_with_a_fault(
         task = await asyncio.wait_for(hf.submit(PROXY.request, key="order-17"), 5)
     assert [task.id] == [*sandbox.generations]
     assert task.id in caplog.text
+
+
+async def test_a_refusal_that_cannot_be_written(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "0"}))
+    async with client(V2, journal=Shaky(path, abandon=20)) as hf:
+        with pytest.raises(JournalError, match="abandon: the disk is full") as caught:
+            await asyncio.wait_for(hf.submit(V2.request), 8)
+        assert caught.value.charged == "no"
+    assert not sandbox.generations
+
+
+async def test_a_change_that_cannot_be_written(client: Client, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with client(journal=Shaky(path, saw=1)) as hf:
+        assert (await hf.run(PROXY.request)).status is JobStatus.COMPLETED
+    assert "saw: the disk is full" in caplog.text
+    assert [entry.state for entry in await kept(path)] == ["ended"]
+
+
+async def test_a_report_of_what_was_forgotten_by_somebody_else(client: Client, path: Path) -> None:
+    async with client(V2, journal=path, poll=PollPolicy.fixed(60)) as first, client(V2, journal=path) as second:
+        task = await first.submit(V2.request, key="order-17")
+        await let_go(path)
+        await second.forget("order-17")
+        another = await second.submit(V2.request, key="order-17")
+        report = flat(task.id)
+        assert first.deliver(unwrap(report, signed(report), secrets=SECRET))
+    [entry] = await kept(path)
+    assert (entry.id, entry.state) == (another.id, "submitted")
+
+
+class Renewed(SQLiteJournal):
+    """A journal in which a lost submit is forgotten, and another one of its key lost, before it is held here."""
+
+    async def claim(self, key: str) -> Entry | None:
+        entry = await self.forget(key)
+        intent = replace(entry.intent, nonce="another", idempotency_key="another")
+        await self.begin(intent)
+        await self.unknown(key, intent.nonce)
+        return await super().claim(key)
+
+
+async def test_what_is_lost_anew_in_the_moment_of_its_recovery(sandbox: Sandbox, client: Client, path: Path) -> None:
+    async with client(V2, journal=Renewed(path)) as hf:
+        await lost(sandbox, hf)
+        sent = len(sandbox.received)
+        await recovered(hf)
+        assert len(sandbox.received) == sent
+    assert (await kept(path))[0].intent.idempotency_key == "another"
+
+
+async def test_an_address_in_capitals() -> None:
+    form = await frozen(ModelRequest("a/b", {"image_url": "HTTPS://images.example.com/cat.jpg?signature=abc-secret"}))
+    assert b"abc-secret" not in form.told
