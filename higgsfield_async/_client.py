@@ -603,10 +603,10 @@ class Higgsfield:
                 continue
             try:
                 task = await self._submits.recovered(parts, entry)
-            except (Found, HiggsfieldError) as error:
-                ledger.later(ledger.journal.release(entry.key))
-                if not isinstance(error, Found):  # that was recovered by somebody else, in this moment
-                    logger.warning("Not recovered: %s", error)
+            except Found:
+                pass  # by somebody else, in this moment
+            except HiggsfieldError as error:
+                logger.warning("Not recovered: %s", error)
             else:
                 yield task
 
@@ -664,6 +664,7 @@ class Higgsfield:
         """
         parts, ledger = await self._journaled()
         entry = await ledger.journal.forget(key)
+        ledger.forgotten(key)
         parts.tracker.disown(key)
         if entry.ref is not None and entry.state != "ended":
             logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())

@@ -810,7 +810,7 @@ class Twice(SQLiteJournal):
     async def claim(self, key: str) -> Entry | None:
         self.claimed += 1
         found = await super().claim(key)
-        return replace(found, state="submitted") if found is not None and self.claimed == 2 else found
+        return replace(found, state="submitted") if found is not None and self.claimed == 1 else found
 
 
 async def test_what_is_recovered_by_somebody_else_in_this_moment(sandbox: Sandbox, client: Client, path: Path) -> None:
