@@ -10,13 +10,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from datetime import date
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 import anyio
 import anyio.to_thread
+from msgspec.structs import replace
 
 from higgsfield_async._addresses import is_inside
 from higgsfield_async._agents import Agents
@@ -46,6 +48,7 @@ from higgsfield_async._downloads import (
     Progress,
     checked_destination,
     checked_media,
+    is_saved,
     save_all,
     save_media,
 )
@@ -53,19 +56,24 @@ from higgsfield_async._errors import (
     ClientClosed,
     ConfigurationError,
     HiggsfieldError,
+    JournalError,
 )
 from higgsfield_async._estimates import estimate_each, estimate_one
 from higgsfield_async._fanout import Flow, Outcome, Outcomes, Requests, Stats, drawing
+from higgsfield_async._frozen import Frozen
 from higgsfield_async._hints import documented
+from higgsfield_async._journal import Entry, Journal
+from higgsfield_async._ledger import Found, Ledger
 from higgsfield_async._limits import Limits
 from higgsfield_async._media import PillowImage
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, Webhook, checked_request
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._sources import Sources
+from higgsfield_async._sqlite import SQLiteJournal
 from higgsfield_async._submits import Submits, checked_budget
-from higgsfield_async._task import GenerationTask, OnCancel, Parts, checked_on_cancel, checked_seconds
-from higgsfield_async._tracker import Tracker
+from higgsfield_async._task import GenerationTask, OnCancel, Parts, ServiceCalls, checked_on_cancel, checked_seconds
+from higgsfield_async._tracker import Tracked, Tracker
 from higgsfield_async._transports import Service, Transport, transport_from, unlisted
 from higgsfield_async._webhooks import WebhookEvent
 
@@ -82,6 +90,9 @@ logger = logging.getLogger("higgsfield_async.client")
 
 # How long closing waits for the answers to submits under way, in seconds: each may be the id of something paid for.
 CLOSE_GRACE = 10.0
+
+# Of a unit of work: as long as the keys of HTTP are, and room for a prefix.
+LONGEST_KEY = 300
 
 # Imported by the first client that opens: aiohttp alone takes longer to import than all the rest.
 _ENGINE = "higgsfield_async._engine"
@@ -107,6 +118,9 @@ class Higgsfield:
         allow_private: Whether addresses inside private networks, and on this machine, may be fetched from and sent to
             the platform. None where the service itself has such an address, as a `Sandbox` has.
         budget: What everything that this client submits may cost.
+        journal: Where paid work is written down before it is paid for, so that whatever ends this process loses
+            nothing: the path of an SQLite file, which is made where there is none, or a `Journal` of your own, which
+            this client opens and closes. None for no journal.
     """
 
     def __init__(
@@ -120,9 +134,11 @@ class Higgsfield:
         trust_env: bool = False,
         allow_private: bool | None = None,
         budget: Budget | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
     ) -> None:
         self._transport = transport
         self._submits = Submits(transport, limits, budget)
+        self._journal = SQLiteJournal(journal) if isinstance(journal, (str, os.PathLike)) else journal
         self._poll = poll
         self._retry = retry
         self._limits = limits
@@ -148,6 +164,7 @@ class Higgsfield:
         trust_env: bool = False,
         allow_private: bool | None = None,
         budget: Budget | None = None,
+        journal: Journal | str | os.PathLike[str] | None = None,
     ) -> Self:
         """A client for the service that the environment holds a key for.
 
@@ -164,6 +181,7 @@ class Higgsfield:
             trust_env: As for `Higgsfield`.
             allow_private: As for `Higgsfield`.
             budget: As for `Higgsfield`.
+            journal: As for `Higgsfield`.
 
         Raises:
             ConfigurationError: There is no key, half a key, or there are two and `service` is not given.
@@ -178,6 +196,7 @@ class Higgsfield:
             trust_env=trust_env,
             allow_private=allow_private,
             budget=budget,
+            journal=journal,
         )
 
     def __repr__(self) -> str:
@@ -190,7 +209,13 @@ class Higgsfield:
             await anyio.to_thread.run_sync(importlib.import_module, _ENGINE)
             # As its first `ModelRequest` would.
             await anyio.to_thread.run_sync(documented)
-        self._opened()
+        ledger = self._opened().ledger
+        if ledger is not None:
+            try:
+                await ledger.open()
+            except BaseException:
+                await self.close()
+                raise
         return self
 
     async def __aexit__(
@@ -206,6 +231,7 @@ class Higgsfield:
         expires_after: int | None = None,
         idempotency_key: str | None = None,
         resumes: bool = True,
+        key: str | None = None,
     ) -> GenerationTask:
         """Submits a generation. It costs money once it is accepted.
 
@@ -224,9 +250,13 @@ class Higgsfield:
                 back the generation that it made, if it made one. Without it, each submit has a key of its own.
             resumes: Whether an earlier submit may have used that key: then even a refusal leaves open what became of
                 that one, and is a `SubmissionUnknown`. False for a key of your own that is new.
+            key: Names a unit of work in the journal, such as an order: the same key again, in this process or after a
+                restart, is the same generation, however it ended. Without it, each submit is one of its own.
 
         Raises:
-            InvalidRequest: The service does not take it.
+            InvalidRequest: The service does not take it, or the key names another request already.
+            JournalError: It cannot be written down, so that nothing was sent.
+            ConfigurationError: There is a key and no journal, or it is none.
             UploadError: A local file in it could not be uploaded; nothing is charged.
             Unsupported: This service cannot make it, or knows no such option.
             BudgetExceeded: It costs more than is left of the client's budget, or its price is not known.
@@ -238,7 +268,18 @@ class Higgsfield:
         options = SubmitOptions(
             webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key, resumes=resumes
         )
-        return await self._submits.submit(self._opened(), request, options)
+        return await self._submits.submit(self._opened(), request, options, key=self._checked_key(key))
+
+    def _checked_key(self, key: str | None) -> str | None:
+        if key is None:
+            return None
+        self._check_journal()
+        return _key_of(key)
+
+    def _check_journal(self) -> None:
+        if self._journal is None:
+            msg = 'This client has no journal: make it with Higgsfield(…, journal="generations.db").'
+            raise ConfigurationError(msg)
 
     async def run(
         self,
@@ -251,6 +292,7 @@ class Higgsfield:
         webhook: Webhook | None = None,
         expires_after: int | None = None,
         idempotency_key: str | None = None,
+        key: str | None = None,
     ) -> JobSet:
         """Submits a generation and waits for its end, and until its files are safe where that is asked for.
 
@@ -265,6 +307,7 @@ class Higgsfield:
             webhook: As for `submit`.
             expires_after: As for `submit`.
             idempotency_key: As for `submit`.
+            key: As for `submit`. What it names may have ended before, and be saved: then it is given at once.
 
         Raises:
             HiggsfieldError: As `submit` and `GenerationTask.wait` do; each that comes after the submit has the `ref`.
@@ -276,12 +319,13 @@ class Higgsfield:
             checked_destination(save)
         options = SubmitOptions(webhook=webhook, expires_after=expires_after, idempotency_key=idempotency_key)
         parts = self._opened()
-        task = await self._submits.submit(parts, request, options, on_cancel=on_cancel, until=began + seconds)
+        key = self._checked_key(key)
+        task = await self._submits.submit(parts, request, options, on_cancel=on_cancel, until=began + seconds, key=key)
         left = max(0.0, seconds - (time.monotonic() - began))
         try:
             job_set = await task.wait(left, check, on_cancel=on_cancel)
             if save is not None and job_set.status is JobStatus.COMPLETED:
-                _, job_set = await save_all(parts.engine, task.ref, job_set, save)
+                job_set = await _saved(parts, parts.tracker.track(task.ref), job_set, save)
         except HiggsfieldError:
             raise  # with the ref
         except BaseException as error:
@@ -332,6 +376,7 @@ class Higgsfield:
         on_leave: OnCancel = "detach",
         webhook: Webhook | None = None,
         budget: Budget | None = None,
+        key: Callable[[int, GenerationRequest], str] | None = None,
     ) -> Outcomes:
         """Makes many generations at once, and iterates over their outcomes as they finish.
 
@@ -359,6 +404,9 @@ class Higgsfield:
                 they are canceled where the service can (`"cancel"`).
             webhook: As for `submit`, for each of them.
             budget: What all of them together may cost, besides the client's own budget.
+            key: Of the index and the request, the key of its unit of work, as for `submit`. With a journal and without
+                this, it is made of the request's content, and of how many equal ones were drawn before: the same batch
+                again pays for what is missing alone.
 
         Raises:
             ConfigurationError: A setting is out of range.
@@ -373,13 +421,26 @@ class Higgsfield:
         seconds, draw = checked_seconds(timeout, self._poll), drawing(requests)
         budget = checked_budget(budget, self._transport)
         options = SubmitOptions(webhook=webhook)
+        if key is not None:
+            self._check_journal()
+        drawn: Counter[str] = Counter()
+
+        def numbered(form: Frozen) -> str:
+            drawn[form.content] += 1
+            return f"map:{form.content}:{drawn[form.content]}"
 
         def begin() -> Flow:
             parts = self._opened()
             flow = Flow(
                 draw,
-                lambda request, placed: self._submits.submit(
-                    parts, request, options, on_cancel=on_leave, placed=placed, budget=budget
+                lambda index, request, placed: self._submits.submit(
+                    parts,
+                    request,
+                    options,
+                    on_cancel=on_leave,
+                    placed=placed,
+                    budget=budget,
+                    key=numbered if key is None else _key_of(key(index, request)),
                 ),
                 parts.tracker,
                 most=max_active,
@@ -387,7 +448,7 @@ class Higgsfield:
                 seconds=seconds,
                 on_update=on_update,
                 cancel=self._submits.cancel_behind if on_leave == "cancel" else None,
-                save=None if save is None else functools.partial(self._begin_saving, parts.engine, save),
+                save=None if save is None else functools.partial(self._begin_saving, parts, save),
                 closed=lambda: self._closed,
             )
             # While it draws, this keeps it alive, and closing the client ends it.
@@ -409,6 +470,7 @@ class Higgsfield:
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
         budget: Budget | None = None,
+        key: Callable[[int, GenerationRequest], str] | None = None,
     ) -> list[JobSet]: ...
 
     @overload
@@ -423,6 +485,7 @@ class Higgsfield:
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
         budget: Budget | None = None,
+        key: Callable[[int, GenerationRequest], str] | None = None,
     ) -> list[JobSet | HiggsfieldError]: ...
 
     async def gather(
@@ -436,6 +499,7 @@ class Higgsfield:
         on_update: Callable[[Outcome], object] | None = None,
         webhook: Webhook | None = None,
         budget: Budget | None = None,
+        key: Callable[[int, GenerationRequest], str] | None = None,
     ) -> list[JobSet] | list[JobSet | HiggsfieldError]:
         """Makes many generations at once, and gives their ends in the order of the requests.
 
@@ -450,6 +514,7 @@ class Higgsfield:
             on_update: As for `map`.
             webhook: As for `submit`, for each of them.
             budget: As for `map`.
+            key: As for `map`.
 
         Raises:
             HiggsfieldError: The first error, unless they are returned; it has the `ref` where there is one.
@@ -467,6 +532,7 @@ class Higgsfield:
             on_update=on_update,
             webhook=webhook,
             budget=budget,
+            key=key,
         )
         async with outcomes:
             try:
@@ -512,6 +578,115 @@ class Higgsfield:
         """
         parts = self._parts
         return [] if parts is None else [GenerationTask(parts, tracked) for tracked in parts.tracker.opened]
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where this client writes paid work down; None without a journal."""
+        return self._journal
+
+    async def recover(self) -> AsyncGenerator[GenerationTask]:
+        """What was submitted, by whoever shared the journal, and has not ended; the oldest first.
+
+        A generation that somebody alive looks after is left out. A submit whose answer was lost is sent again, with the
+        `Idempotency-Key` that it had, where the service honours one and it is not older than an hour, which brings back
+        the same generation; any other is left to `unknown()`. What ended in the meantime is fetched by waiting for it.
+
+        Raises:
+            ConfigurationError: There is no journal.
+            JournalError: It cannot be read.
+            ClientClosed: The client is closed.
+        """
+        parts, ledger = await self._journaled()
+        async for entry in ledger.left():
+            if entry.ref is not None:
+                yield self._submits.found(parts, entry)
+                continue
+            try:
+                task = await self._submits.recovered(parts, entry)
+            except (Found, HiggsfieldError) as error:
+                ledger.later(ledger.journal.release(entry.key))
+                if not isinstance(error, Found):  # that was recovered by somebody else, in this moment
+                    logger.warning("Not recovered: %s", error)
+            else:
+                yield task
+
+    async def unknown(self) -> list[Entry]:
+        """The submits of which nobody can tell whether they were accepted, and paid for; the oldest first.
+
+        Raises:
+            ConfigurationError: There is no journal.
+            JournalError: It cannot be read.
+        """
+        _, ledger = await self._journaled()
+        return await ledger.all_unknown()
+
+    async def resolve(self, key: str, identifier: str) -> GenerationTask:
+        """Attaches the id of a generation, found elsewhere, to a submit whose answer was lost.
+
+        It is looked at first: an id that the service does not know is attached to nothing.
+
+        Args:
+            key: Of the unit of work, from `unknown()` or `SubmissionUnknown.journal_key`.
+            identifier: The service's id of the generation, from the account's history.
+
+        Raises:
+            JournalError: There is no such key, it is not unknown, or somebody else is at it.
+            NotFound: The service has no such generation.
+            HiggsfieldError: The service could not be asked.
+        """
+        parts, ledger = await self._journaled()
+        entry = await ledger.journal.find(key)
+        if entry is None:
+            msg = f"There is no {key!r} in the journal."
+            raise JournalError(msg)
+        now = datetime.now(UTC)
+        looked_for = replace(entry, state="submitted", id=identifier, submitted_at=now)
+        if not ledger.fits(entry) or looked_for.ref is None:
+            msg = f"{key!r} was submitted to another service, or with another account, than this client's."
+            raise ConfigurationError(msg)
+        job_set = await parts.calls.poll(looked_for.ref)
+        task = self._submits.found(parts, await ledger.journal.resolve(key, identifier, now))
+        parts.tracker.saw(parts.tracker.track(task.ref), job_set)
+        return task
+
+    async def forget(self, key: str) -> Entry:
+        """Takes a unit of work out of the journal, so that the same key is submitted anew, and paid for anew.
+
+        Returns:
+            What was known of it.
+
+        Raises:
+            JournalError: There is no such key, or it is under way.
+        """
+        _, ledger = await self._journaled()
+        entry = await ledger.journal.forget(key)
+        if entry.ref is not None and entry.state != "ended":
+            logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())
+        return entry
+
+    async def prune(self, before: datetime) -> int:
+        """Takes what ended before a moment out of the journal, and says how many there were.
+
+        Their keys are forgotten with them: the same key is submitted anew then.
+
+        Args:
+            before: A moment with its time zone.
+
+        Raises:
+            ConfigurationError: It has no time zone, or there is no journal.
+        """
+        if before.tzinfo is None:
+            msg = "prune needs a moment with a time zone, such as datetime.now(UTC) - timedelta(days=30)."
+            raise ConfigurationError(msg)
+        _, ledger = await self._journaled()
+        return await ledger.journal.prune(before)
+
+    async def _journaled(self) -> tuple[Parts, Ledger]:
+        self._check_journal()
+        parts = self._opened()
+        assert parts.ledger is not None  # noqa: S101  # there is a journal
+        await parts.ledger.open()
+        return parts, parts.ledger
 
     def stats(self) -> Stats:
         """How many submits wait or are under way, and what has become of the generations, as far as it was seen."""
@@ -768,7 +943,11 @@ class Higgsfield:
                     await asyncio.wait(late)
                 await parts.tracker.close()
             finally:
-                await parts.engine.close()
+                try:
+                    if parts.ledger is not None:
+                        await parts.ledger.close()
+                finally:
+                    await parts.engine.close()
 
     def _under_way(self) -> set[asyncio.Task[Any]]:
         return {*self._submits.under_way, *self._savings, *(flow.drawer for flow in self._flows)}
@@ -779,23 +958,48 @@ class Higgsfield:
             raise ClientClosed(msg)
         self._check_loop()
         if self._parts is None:
-            from higgsfield_async._engine import HttpEngine
-
-            engine = HttpEngine(
-                retry=self._retry,
-                limits=self._limits,
-                session=self._session,
-                trust_env=self._trust_env,
-                allow_private=self._allow_private,
-            )
-
-            def look(ref: TaskRef) -> Any:
-                return engine.exchange(self._transport.poll(ref))
-
-            tracker = Tracker(look, pace=engine.pace, poll=self._poll, retry=self._retry, limits=self._limits)
-            sources = Sources(self._transport, engine, allow_private=self._allow_private)
-            self._parts = Parts(self._transport, engine, tracker, self._poll, sources)
+            self._parts = self._make_parts(self._make_engine())
         return self._parts
+
+    def _make_engine(self) -> HttpEngine:
+        from higgsfield_async._engine import HttpEngine
+
+        return HttpEngine(
+            retry=self._retry,
+            limits=self._limits,
+            session=self._session,
+            trust_env=self._trust_env,
+            allow_private=self._allow_private,
+        )
+
+    def _make_parts(self, engine: HttpEngine) -> Parts:
+        transport = self._transport
+
+        ledger = None if self._journal is None else Ledger(self._journal, transport)
+
+        async def look(tracked: Tracked) -> Any:
+            if ledger is not None and (seen := await ledger.elsewhere(tracked)) is not None:
+                return seen
+            return await engine.exchange(transport.poll(tracked.ref))
+
+        tracker = Tracker(
+            look,
+            news=_unheard if ledger is None else ledger.seen,
+            idle=_unheard if ledger is None else ledger.idle,
+            pace=engine.pace,
+            poll=self._poll,
+            retry=self._retry,
+            limits=self._limits,
+        )
+        return Parts(
+            transport=transport,
+            engine=engine,
+            calls=ServiceCalls(transport, engine),
+            tracker=tracker,
+            poll=self._poll,
+            sources=Sources(transport, engine, allow_private=self._allow_private),
+            ledger=ledger,
+        )
 
     def _check_loop(self) -> None:
         try:
@@ -808,14 +1012,36 @@ class Higgsfield:
             msg = "This client was opened in another event loop, and nothing was sent: make one client for each loop."
             raise ClientClosed(msg)
 
-    def _begin_saving(self, engine: HttpEngine, to: Destination, ref: TaskRef, job_set: JobSet) -> asyncio.Task[JobSet]:
-        async def save() -> JobSet:
-            _, saved = await save_all(engine, ref, job_set, to)
-            return saved
-
-        saving = asyncio.create_task(save(), name="higgsfield_async.save")
+    def _begin_saving(self, parts: Parts, to: Destination, tracked: Tracked, job_set: JobSet) -> asyncio.Task[JobSet]:
+        saving = asyncio.create_task(_saved(parts, tracked, job_set, to), name="higgsfield_async.save")
         self._savings.add(saving)
         saving.add_done_callback(self._savings.discard)
         if self._closed:
             saving.cancel()  # as those that it found under way
         return saving
+
+
+def _unheard(*_: object) -> None:
+    """Hears of it, and does nothing."""
+
+
+async def _saved(parts: Parts, tracked: Tracked, job_set: JobSet, to: Destination) -> JobSet:
+    """Saves what a generation made, unless it is there, and gives the job set that knows the files."""
+    if await is_saved(job_set, to):
+        return job_set
+    _, saved = await save_all(parts.engine, tracked.ref, job_set, to)
+    if parts.ledger is not None:
+        parts.ledger.saved(tracked, saved)
+    return saved
+
+
+def _key_of(key: object) -> str:
+    """A key of a unit of work.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+        msg = f"A key is a text of 1 to {LONGEST_KEY} printable characters."
+        raise ConfigurationError(msg)
+    return key

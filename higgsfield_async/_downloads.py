@@ -609,6 +609,17 @@ async def save_all(
     return found, _with_paths(job_set, dict(zip(places, found, strict=True)))
 
 
+async def is_saved(job_set: JobSet, to: Destination) -> bool:
+    """Whether everything of it lies in that directory already, by what is known of it."""
+    folder = _folder(to)
+    chosen = [each.outputs[at] for each in job_set.jobs for at in _chosen([it.variant for it in each.outputs], "raw")]
+    paths = [media.path for media in chosen if media.path is not None]
+    if folder is None or not paths or len(paths) < len(chosen):
+        return False
+    # A file has its name once it is whole.
+    return await anyio.to_thread.run_sync(lambda: all(path.parent == folder and path.is_file() for path in paths))
+
+
 def _folder(to: object) -> Path | None:
     return Path(cast("str | os.PathLike[str]", to)) if isinstance(to, (str, os.PathLike)) else None
 

@@ -30,13 +30,14 @@ from higgsfield_async._errors import (
     ConnectionFailed,
     DownloadError,
     HiggsfieldError,
+    JournalError,
     MalformedResponse,
     RateLimited,
     UploadError,
 )
 from higgsfield_async._http import Call, Grant, HttpResponse, Ticket
 from higgsfield_async._limits import Limits
-from higgsfield_async._pace import SHARES, Lane, Pace
+from higgsfield_async._pace import SHARES, Lane, Pace, Unused
 from higgsfield_async._retry import RetryPolicy, may_repeat
 
 T = TypeVar("T")
@@ -238,10 +239,15 @@ class HttpEngine:
         ticket = ticket or Ticket()
         lane: Lane = "submit" if call.submits else "poll" if call.polls else "other"
         era = await self.pace.enter(lane, ticket.waits_until)
-        ticket.in_flight = call.submits
         failed: BaseException | None = None
         try:
+            if ticket.begin is not None:
+                await ticket.begin()
+            ticket.in_flight = call.submits
             answer = await self.exchange(call)
+        except JournalError:
+            failed = Unused()
+            raise
         except BaseException as error:
             failed = error
             raise

@@ -192,6 +192,7 @@ class SubmissionUnknown(HiggsfieldError):
         key: The `Idempotency-Key` it carried, or None where the service knows none. With a key,
             `hf.submit(request, idempotency_key=key)` brings back the original generation and pays nothing twice.
             Without one, look at the service's own list of generations before submitting again.
+        journal_key: Its key in the journal, for `hf.resolve` and `hf.forget`; None without a journal.
         cause: What was seen instead of an answer.
     """
 
@@ -202,12 +203,14 @@ class SubmissionUnknown(HiggsfieldError):
         request: GenerationRequest | None,
         key: str | None,
         cause: HiggsfieldError,
+        journal_key: str | None = None,
         **common: Unpack[Common],
     ) -> None:
         common.setdefault("charged", "unknown")
         super().__init__(message, **common)
         self.request = request
         self.key = key
+        self.journal_key = journal_key
         self.cause = cause
 
 

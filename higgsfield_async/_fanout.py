@@ -51,6 +51,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         ref: What picks the generation up again; None where it was not submitted.
         job_set: The last state that was seen, or None.
         error: Why it did not succeed, or None.
+        key: Of the unit of work that it is in the journal; None without one, and where it was refused.
     """
 
     index: int
@@ -58,6 +59,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     ref: TaskRef | None = None
     job_set: JobSet | None = None
     error: HiggsfieldError | None = None
+    key: str | None = None
 
 
 class Stats(Struct, frozen=True, kw_only=True):
@@ -131,7 +133,7 @@ class Flow:
 
     Args:
         draw: Draws the next request.
-        submit: Submits one, and calls back when it has its place among the open generations.
+        submit: Submits the one of an index, and calls back when it has its place among the open generations.
         tracker: Looks after what was submitted.
         most: How many requests are held at once.
         at_once: How many submits are under way at once.
@@ -146,7 +148,7 @@ class Flow:
     def __init__(
         self,
         draw: Draw,
-        submit: Callable[[GenerationRequest, Callable[[], None]], Awaitable[GenerationTask]],
+        submit: Callable[[int, GenerationRequest, Callable[[], None]], Awaitable[GenerationTask]],
         tracker: Tracker,
         *,
         most: int,
@@ -154,7 +156,7 @@ class Flow:
         seconds: float,
         on_update: Callable[[Outcome], object] | None,
         cancel: Callable[[GenerationTask], object] | None,
-        save: Callable[[TaskRef, JobSet], asyncio.Task[JobSet]] | None,
+        save: Callable[[Tracked, JobSet], asyncio.Task[JobSet]] | None,
         closed: Callable[[], bool],
     ) -> None:
         self._draw = draw
@@ -281,12 +283,13 @@ class Flow:
             self._room.set()
 
         try:
-            task = await self._submit(request, placed)
+            task = await self._submit(index, request, placed)
         except HiggsfieldError as error:
             if dooms(error) and self.doom is None:
                 logger.warning("No more requests are drawn: %s", error)
                 self.end(copy.copy(error))
-            self._finish(Outcome(index=index, request=request, ref=error.ref, error=error))
+            key = error.journal_key if isinstance(error, SubmissionUnknown) else None
+            self._finish(Outcome(index=index, request=request, ref=error.ref, error=error, key=key))
         else:
             self._follow(index, request, task)
         finally:
@@ -324,7 +327,7 @@ class Flow:
         del self._followed[followed.index]
         made = followed.tracked.job_set
         if error is None and made is not None and self._save is not None:
-            saving = self._save(followed.tracked.ref, made)
+            saving = self._save(followed.tracked, made)
             self._savings[saving] = followed
             saving.add_done_callback(self._saved)
         else:
@@ -394,7 +397,14 @@ class _Followed:
     def outcome(self, error: HiggsfieldError | None) -> Outcome:
         """What is known of it."""
         tracked = self.tracked
-        return Outcome(index=self.index, request=self.request, ref=tracked.ref, job_set=tracked.job_set, error=error)
+        return Outcome(
+            index=self.index,
+            request=self.request,
+            ref=tracked.ref,
+            job_set=tracked.job_set,
+            error=error,
+            key=tracked.key,
+        )
 
 
 def _unsaved(tracked: Tracked, cause: BaseException | None) -> HiggsfieldError:

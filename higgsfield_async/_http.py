@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -130,6 +130,9 @@ class Ticket:
         abandoned: Set when nobody waits any more: what was refused is then not tried again.
         until: When its caller's patience ends, by the monotonic clock: what was refused is not tried again after that.
         doubtful_until: How long that which may have been accepted is tried all the same.
+        begin: Called right before each try leaves: it writes down what is about to be paid for. Nothing is sent where
+            it fails.
+        taken_back: Called when what was begun was refused, and will be tried again much later.
     """
 
     in_flight: bool = False
@@ -137,6 +140,8 @@ class Ticket:
     abandoned: bool = False
     until: float = math.inf
     doubtful_until: float = -math.inf
+    begin: Callable[[], Awaitable[None]] | None = None
+    taken_back: Callable[[], None] = lambda: None
 
     def doubt(self) -> None:
         """Takes down that a try may have been accepted."""

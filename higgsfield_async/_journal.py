@@ -110,7 +110,7 @@ class Journal(Protocol):
 
     Attributes:
         prompts: Whether requests and prompts may be written down.
-        spill: A file on this machine where ids are put that the journal could not take.
+        spill: How the files on this machine begin in which ids are put that the journal could not take, one for each.
     """
 
     @property

@@ -7,12 +7,16 @@ import functools
 import logging
 import math
 import time
+import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
+import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from higgsfield_async._budget import Books, Budget, Hold
 from higgsfield_async._domain import Estimate, JobSet, TaskRef
@@ -28,7 +32,10 @@ from higgsfield_async._errors import (
     Unsupported,
 )
 from higgsfield_async._estimates import estimate_one
+from higgsfield_async._frozen import Frozen, frozen, replay_of, replayed
 from higgsfield_async._http import Call, Ticket
+from higgsfield_async._journal import Entry
+from higgsfield_async._ledger import BUSY, BUSY_AT_MOST, Found, Unit, may_be_sent_again
 from higgsfield_async._limits import Limits
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, checked_request
 from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly
@@ -39,6 +46,9 @@ logger = logging.getLogger("higgsfield_async.client")
 
 # So many idempotency keys are remembered.
 KEYS_AT_MOST = 10_000
+
+# Of a unit of work: its key, or what makes one of the form of its request.
+Key: TypeAlias = str | Callable[[Frozen], str] | None
 
 # The limit that comes with this word counts what waits in the account's queue, and each result of a batch by itself.
 _QUEUE_FULL = "account_queue_full"
@@ -80,6 +90,8 @@ class Submits:
         self._canceling: set[asyncio.Task[None]] = set()
         # By idempotency keys that may come again: each brings back the same generation, and pays nothing more.
         self._holds: OrderedDict[str, Hold] = OrderedDict()
+        # By keys of units of work that are being submitted, or looked for.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.books = Books()
         self.closed = False
 
@@ -110,8 +122,9 @@ class Submits:
         until: float = math.inf,
         placed: Callable[[], None] = lambda: None,
         budget: Budget | None = None,
+        key: Key = None,
     ) -> GenerationTask:
-        """Submits a generation.
+        """Submits a generation, unless it was submitted before.
 
         Args:
             parts: What the open client is made of.
@@ -121,14 +134,109 @@ class Submits:
             until: When the caller's patience ends, by the monotonic clock.
             placed: Called when it has its place among the open generations.
             budget: What it must fit into, besides the client's own.
+            key: Of the unit of work in the journal, or what makes it of the request; None for one that is new.
 
         Raises:
             HiggsfieldError: As `Higgsfield.submit` says.
         """
-        request = await parts.sources.prepared(
-            checked_request(request), lambda each: self._transport.submit(each, options), until
-        )
+        request = checked_request(request)
+        ledger = parts.ledger
+        pay = functools.partial(self._submit, parts, on_cancel=on_cancel, until=until, placed=placed, budget=budget)
+        if ledger is None:
+            return await pay(request, options, None)
+        await ledger.open()
+        form = await frozen(request)
+        if key is None:
+            return await pay(request, options, Unit(ledger, uuid.uuid4().hex, form))
+        name = key if isinstance(key, str) else key(form)
+        pause = BUSY
+        while True:
+            # One at a time for each key: the others wait here, and not on the journal.
+            turn = self._turns.setdefault(name, asyncio.Lock())
+            with anyio.move_on_after(until - time.monotonic()) as patience:
+                await turn.acquire()
+            if patience.cancelled_caught:
+                raise _not_in_time(name)
+            try:
+                entry = await ledger.known(name, form)
+                if entry is None:
+                    return await pay(request, options, Unit(ledger, name, form))
+                if entry.ref is not None:
+                    return self.found(parts, entry)
+                if not entry.held:
+                    return await self._again(parts, request, options, entry, pay)
+            except Found:
+                pass
+            finally:
+                turn.release()
+            # Somebody else, or an earlier caller here, is submitting it. That has time limits of its own.
+            if time.monotonic() + pause > until:
+                raise _not_in_time(name)
+            await anyio.sleep(pause)
+            pause = min(2 * pause, BUSY_AT_MOST)
+
+    def found(self, parts: Parts, entry: Entry) -> GenerationTask:
+        """The handle of a generation that is in the journal."""
+        assert entry.ref is not None  # noqa: S101  # it was submitted
+        tracked = parts.tracker.track(entry.ref, entry.job_set if entry.state == "ended" else None)
+        tracked.key = entry.key
+        tracked.holding = tracked.holding or (entry.mine and not tracked.ended)
+        parts.tracker.unwatched(tracked)
+        return GenerationTask(parts, tracked)
+
+    async def recovered(self, parts: Parts, entry: Entry) -> GenerationTask:
+        """Finds out what became of a submit whose answer was lost, where its service can tell: one held here.
+
+        Raises:
+            HiggsfieldError: It was not found out, and is unknown as before.
+        """
+        pay = functools.partial(self._submit, parts)
+        return await self._again(parts, None, SubmitOptions(), entry, pay)
+
+    async def _again(
+        self,
+        parts: Parts,
+        request: GenerationRequest | None,
+        options: SubmitOptions,
+        entry: Entry,
+        pay: Callable[..., Coroutine[object, object, GenerationTask]],
+    ) -> GenerationTask:
+        """Submits once more what may have been accepted, with the key that it had.
+
+        Raises:
+            SubmissionUnknown: The service has no such key, or may have forgotten it.
+            Found: It is not unknown any more, or somebody else is at it.
+        """
+        ledger, intent = parts.ledger, entry.intent
+        assert ledger is not None  # noqa: S101  # that is where the entry is from
+        if not may_be_sent_again(intent, datetime.now(UTC)) or (request is None and intent.replay is None):
+            raise _unknown_before(request, entry)
+        claimed = await ledger.journal.claim(entry.key)
+        if claimed is None or not claimed.mine or claimed.state != "unknown":
+            raise Found
+        assert intent.idempotency_key is not None  # noqa: S101  # else it may not be sent again
+        if intent.replay is not None:
+            request, options = replayed(intent.replay, intent.idempotency_key)
+        else:
+            options = replace(options, idempotency_key=intent.idempotency_key, resumes=True)
+        return await pay(request, options, Unit(ledger, entry.key, Frozen(b"", intent.digest, ""), claimed))
+
+    async def _submit(
+        self,
+        parts: Parts,
+        request: GenerationRequest,
+        options: SubmitOptions,
+        unit: Unit | None,
+        *,
+        on_cancel: OnCancel = "detach",
+        until: float = math.inf,
+        placed: Callable[[], None] = lambda: None,
+        budget: Budget | None = None,
+    ) -> GenerationTask:
+        request = await parts.sources.prepared(request, lambda each: self._transport.submit(each, options), until)
         call = self._transport.submit(request, options)
+        if unit is not None:
+            unit.describe(self._transport.kind(request), call.key, replay_of(request, options))
         budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
         until = min(until, time.monotonic() + self._limits.patience)
         price = None if call.key in self._holds else await self._price(parts, request, budgets, until)
@@ -137,9 +245,11 @@ class Submits:
         self._check_open()
         hold = self._hold(call.key, price, request, budgets)
         ticket = Ticket(until=until, doubtful=call.resumed or hold.doubtful)
+        if unit is not None:
+            ticket.begin, ticket.taken_back = unit.begin, functools.partial(unit.failed, lost=False)
         reported = options.webhook is not None
         paying = asyncio.create_task(
-            self._pay(parts, call, request, ticket=ticket, hold=hold, placed=placed, reported=reported),
+            self._pay(parts, call, request, unit, ticket=ticket, hold=hold, placed=placed, reported=reported),
             name="higgsfield_async.submit",
         )
         self._paying[paying] = ticket
@@ -150,7 +260,7 @@ class Submits:
             return await asyncio.shield(paying)
         except asyncio.CancelledError:
             if paying.cancelled() and self.closed and not _being_cancelled():
-                raise self._closed_on(request, call, ticket) from None
+                raise self._closed_on(request, call, ticket, unit) from None
             ticket.abandoned = True
             if ticket.in_flight:
                 paying.add_done_callback(functools.partial(self._left_behind, on_cancel, call.key))
@@ -220,6 +330,7 @@ class Submits:
         parts: Parts,
         call: Call[JobSet],
         request: GenerationRequest,
+        unit: Unit | None,
         *,
         ticket: Ticket,
         hold: Hold,
@@ -228,10 +339,14 @@ class Submits:
     ) -> GenerationTask:
         try:
             job_set = await self._accepted(parts, call, ticket, placed)
-        except HiggsfieldError as error:
+        except BaseException as error:
             # However it ends: an earlier try may have been accepted, by this call or by the one that it resumes.
-            if error.charged == "unknown" or ticket.doubtful:
-                raise _unknown(request, call, error) from error
+            answer = error if isinstance(error, HiggsfieldError) else None
+            lost = ticket.doubtful or (ticket.in_flight if answer is None else answer.charged == "unknown")
+            if unit is not None:
+                unit.failed(lost=lost)
+            if answer is not None and lost:
+                raise _unknown(request, call, answer, unit) from answer
             raise
         transport = self._transport
         ref = TaskRef(
@@ -242,11 +357,16 @@ class Submits:
             kind=transport.kind(request),
             created_at=datetime.now(UTC),
         )
+        if unit is not None:
+            await unit.accepted(ref)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("Submitted: %s", ref.to_json())
         tracked = parts.tracker.track(ref, job_set, reported=reported)
+        if unit is not None:
+            unit.opened(tracked)
         parts.tracker.book(tracked, hold)
         parts.tracker.occupy(tracked)
+        parts.tracker.unwatched(tracked)
         return GenerationTask(parts, tracked)
 
     async def _accepted(self, parts: Parts, call: Call[JobSet], ticket: Ticket, placed: Callable[[], None]) -> JobSet:
@@ -269,6 +389,7 @@ class Submits:
                     logger.info("Held back: %s", error)
                     # What is in doubt may be open already, in the place that it has.
                     if not ticket.doubtful:
+                        ticket.taken_back()
                         tracker.release()
                         held = False
                         held = await tracker.reserve(ticket.waits_until)
@@ -298,11 +419,13 @@ class Submits:
         self._canceling.add(canceling)
         canceling.add_done_callback(self._canceling.discard)
 
-    def _closed_on(self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket) -> HiggsfieldError:
+    def _closed_on(
+        self, request: GenerationRequest, call: Call[JobSet], ticket: Ticket, unit: Unit | None
+    ) -> HiggsfieldError:
         msg = "The client was closed before the submit was answered."
         unknown = ticket.in_flight or ticket.doubtful
         closed = ClientClosed(msg, charged="unknown" if unknown else "no")
-        return _unknown(request, call, closed) if unknown else closed
+        return _unknown(request, call, closed, unit) if unknown else closed
 
 
 def _being_cancelled() -> bool:
@@ -310,17 +433,49 @@ def _being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _unknown(request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldError) -> SubmissionUnknown:
-    how = (
-        f"Submit it again with idempotency_key={call.key!r}: that brings back the same generation, if there is one."
-        if call.key is not None
-        else "Look at the account's history or balance before submitting it again: it may cost twice."
+def _not_in_time(key: str) -> ConnectionFailed:
+    msg = f"{key!r} is being submitted by another caller, and was not answered in time."
+    return ConnectionFailed(msg, refused=True, transient=True)
+
+
+def _unknown_before(request: GenerationRequest | None, entry: Entry) -> SubmissionUnknown:
+    intent = entry.intent
+    begun = f"{intent.created_at:%Y-%m-%d %H:%M} UTC"
+    cause = ConnectionFailed(f"The client that submitted it on {begun} never wrote an answer down.", charged="unknown")
+    msg = (
+        f"{entry.key!r} ({intent.kind}) was submitted on {begun}, and may have been accepted, but the answer is lost. "
+        f"{_BY_HAND.format(key=entry.key)}"
     )
+    return SubmissionUnknown(
+        msg, request=request, key=intent.idempotency_key, cause=cause, journal_key=entry.key, transient=False
+    )
+
+
+_BY_HAND = (
+    "Look for it in the account's history: hf.resolve({key!r}, id) attaches what is found there, and "
+    "hf.forget({key!r}) lets it be submitted anew, which may cost twice."
+)
+
+
+def _unknown(
+    request: GenerationRequest, call: Call[JobSet], cause: HiggsfieldError, unit: Unit | None
+) -> SubmissionUnknown:
+    if unit is not None and call.key is not None:
+        how = f"Submit it again with key={unit.key!r}: that brings the generation back, if there is one."
+    elif unit is not None:
+        how = _BY_HAND.format(key=unit.key)
+    elif call.key is not None:
+        how = (
+            f"Submit it again with idempotency_key={call.key!r}: that brings back the same generation, if there is one."
+        )
+    else:
+        how = "Look at the account's history or balance before submitting it again: it may cost twice."
     msg = f"{type(request).__name__} was submitted, and may have been accepted, but the answer is lost. {how} ({cause})"
     return SubmissionUnknown(
         msg,
         request=request,
         key=call.key,
+        journal_key=None if unit is None else unit.key,
         cause=cause,
         # Without a key, trying again is just what may pay twice.
         transient=cause.transient and call.key is not None,

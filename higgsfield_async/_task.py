@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 import anyio
 
@@ -27,6 +27,7 @@ from higgsfield_async._errors import (
     NotCancelable,
     WaitTimeout,
 )
+from higgsfield_async._ledger import Ledger
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._sources import Sources
 from higgsfield_async._tracker import Tracked, Tracker
@@ -45,15 +46,53 @@ OnCancel: TypeAlias = Literal["detach", "cancel"]
 CANCEL_GRACE = 10.0
 
 
+class TaskCalls(Protocol):
+    """What can be done with a generation that there is."""
+
+    async def poll(self, ref: TaskRef) -> JobSet:
+        """Looks at it, once and now."""
+        ...
+
+    async def cancel(self, ref: TaskRef) -> None:
+        """Cancels it."""
+        ...
+
+    async def delete(self, ref: TaskRef) -> None:
+        """Deletes what it made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCalls:
+    """The same, asked of the service itself."""
+
+    transport: Transport
+    engine: HttpEngine
+
+    async def poll(self, ref: TaskRef) -> JobSet:
+        """Looks at it, once and now."""
+        return await self.engine.send(self.transport.poll(ref))
+
+    async def cancel(self, ref: TaskRef) -> None:
+        """Cancels it."""
+        await self.engine.send(self.transport.cancel(ref))
+
+    async def delete(self, ref: TaskRef) -> None:
+        """Deletes what it made."""
+        await self.engine.send(self.transport.delete(ref))
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What an open client is made of."""
 
     transport: Transport
     engine: HttpEngine
+    calls: TaskCalls
     tracker: Tracker
     poll: PollPolicy
     sources: Sources
+    ledger: Ledger | None = None
 
 
 class GenerationTask:
@@ -82,6 +121,11 @@ class GenerationTask:
         return self.ref.id
 
     @property
+    def key(self) -> str | None:
+        """The key of the unit of work that it is in the journal; None where there is none, or it is not in it."""
+        return self._tracked.key
+
+    @property
     def job_set(self) -> JobSet | None:
         """What was last seen of it, or None where it was picked up and not yet polled."""
         return self._tracked.job_set
@@ -94,12 +138,18 @@ class GenerationTask:
     async def refresh(self) -> JobSet:
         """Polls it once, now, and tells whoever waits.
 
+        Where another client that shares the journal looks after it, what that one saw is read from there.
+
         Raises:
             HiggsfieldError: What the poll met with, with the `ref`.
         """
+        parts, tracked = self._parts, self._tracked
         with _about(self.ref):
-            job_set = await self._parts.engine.send(self._parts.transport.poll(self.ref))
-        self._parts.tracker.saw(self._tracked, job_set)
+            job_set = None if parts.ledger is None else await parts.ledger.elsewhere(tracked)
+            if job_set is None:
+                job_set = await parts.calls.poll(self.ref)
+        parts.tracker.saw(tracked, job_set)
+        parts.tracker.unwatched(tracked)
         return job_set
 
     async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:
@@ -162,7 +212,7 @@ class GenerationTask:
         """
         with _about(self.ref):
             try:
-                await self._parts.engine.send(self._parts.transport.cancel(self.ref))
+                await self._parts.calls.cancel(self.ref)
             except NotCancelable:
                 # Perhaps it is canceled already, by an earlier try whose answer was lost.
                 if (await self.refresh()).status is not JobStatus.CANCELED:
@@ -176,7 +226,7 @@ class GenerationTask:
             Unsupported: The service cannot delete: the proxy, and the platform's v1.
         """
         with _about(self.ref):
-            await self._parts.engine.send(self._parts.transport.delete(self.ref))
+            await self._parts.calls.delete(self.ref)
 
     @overload
     async def save(
@@ -227,7 +277,9 @@ class GenerationTask:
         checked_destination(to)
         checked_variant(variant)
         job_set = await self.wait()
-        found, _ = await save_all(self._parts.engine, self.ref, job_set, to, variant=variant, progress=progress)
+        found, saved = await save_all(self._parts.engine, self.ref, job_set, to, variant=variant, progress=progress)
+        if self._parts.ledger is not None:
+            self._parts.ledger.saved(self._tracked, saved)
         return cast("list[T]", found)
 
 

@@ -68,6 +68,8 @@ class Tracked:
         ripe: Whether a look at it is due, and waits to be made.
         planned: When it stands in the schedule, or None.
         reported: Whether the service was asked to report its end.
+        key: Of the unit of work that it is in the journal, or None where it is in none, as far as is known.
+        holding: Whether it is looked after here, and by nobody else who shares the journal.
         leaving: Until when it is looked at though nobody waits for it: it was canceled, and its end settles its price.
         hints_from: When a hint that proves nothing may bring a look forward again.
         first: The first record of the same id, where this one has another kind: a ref may come from anywhere.
@@ -86,8 +88,10 @@ class Tracked:
         "held",
         "hints_from",
         "hold",
+        "holding",
         "hurried",
         "job_set",
+        "key",
         "leaving",
         "linkless",
         "linkless_since",
@@ -120,6 +124,8 @@ class Tracked:
         self.born = now if self.ours else now - _age(ref)
         self.seen_open = now
         self.hold: Hold | None = None
+        self.key: str | None = None
+        self.holding = False
         self.leaving = -math.inf
         self.held = False
         self.looking = False
@@ -194,6 +200,8 @@ class Tracker:
 
     Args:
         look: Performs one poll, once, in the place that the tracker holds.
+        news: Called with what a look found, where it is a change.
+        idle: Called with what nobody listens for any more.
         pace: Gives places for polls.
         poll: When to look again.
         retry: When to look again after a look that failed.
@@ -202,14 +210,18 @@ class Tracker:
 
     def __init__(
         self,
-        look: Callable[[TaskRef], Awaitable[JobSet]],
+        look: Callable[[Tracked], Awaitable[JobSet]],
         *,
+        news: Callable[[Tracked, JobSet], None],
+        idle: Callable[[Tracked], None],
         pace: Pace,
         poll: PollPolicy,
         retry: RetryPolicy,
         limits: Limits,
     ) -> None:
         self._look = look
+        self._news = news
+        self._idle = idle
         self._pace = pace
         self._retry = retry
         self._at_once = limits.max_connections
@@ -371,6 +383,12 @@ class Tracker:
         """Ends what `listen` began, if it did."""
         with contextlib.suppress(ValueError):
             tracked.listeners.remove(listener)
+        self.unwatched(tracked)
+
+    def unwatched(self, tracked: Tracked) -> None:
+        """Lets others look after a generation that nobody here listens for."""
+        if not tracked.listeners and not tracked.ended:
+            self._idle(tracked)
 
     def cancel(self, tracked: Tracked) -> None:
         """Looks for the end of a generation that was canceled, whether anybody waits for it or not."""
@@ -401,6 +419,7 @@ class Tracker:
             self._places.take()
             self._hold(tracked)
         if news:
+            self._news(tracked, job_set)
             tracked.tell()
 
     # What the service reports by itself.
@@ -548,7 +567,7 @@ class Tracker:
         pause = 0.0
         failed: HiggsfieldError | None = None
         try:
-            self.saw(tracked, await self._look(tracked.ref))
+            self.saw(tracked, await self._look(tracked))
             if tracked.ended and tracked.reported:
                 self._reports_come = False  # this look was first
         except HiggsfieldError as error:
@@ -572,6 +591,7 @@ class Tracker:
             tracked.due = now if tracked.hurried else now + max(pause, self._gap(tracked, now))
             tracked.hurried = False
             self._consider(tracked)
+            self.unwatched(tracked)
         return failed
 
     def _looked(self, looker: asyncio.Task[None]) -> None:

@@ -259,9 +259,9 @@ def generations_router(  # noqa: C901  # one function for each route
 
     A request is posted to the kebab-case name of its class (`/image-to-video`, `/model-request`), with its fields as
     JSON, and answered with 202, a `Location` and a `GenerationState`. With an `Idempotency-Key` the same post again,
-    after a lost answer or a second click, gives the same generation: the platform knows the key of a `ModelRequest`,
-    this process any other, for a day. A post with a key is finished even when its caller goes away. `/estimate` behind
-    it tells what it would cost.
+    after a lost answer or a second click, gives the same generation: the client's journal knows it as `post:` and that
+    key; without one, the platform knows the key of a `ModelRequest`, and this process any other, for a day. A post with
+    a key is finished even when its caller goes away. `/estimate` behind it tells what it would cost.
     Whoever may reach this router spends money.
 
     Args:
@@ -576,8 +576,8 @@ class _Keyed:
 class _Submits:
     """Submits, each key once for each client.
 
-    The platform keeps a `ModelRequest`'s key itself. For all else this process does, so that a post that is made again
-    does not pay again; not beyond a restart.
+    A client's journal keeps every key, beyond a restart and for all processes that share it. Without one, the platform
+    keeps a `ModelRequest`'s key itself; for all else this process does.
     """
 
     def __init__(self, webhook: Webhook | None) -> None:
@@ -607,7 +607,8 @@ class _Submits:
         if keyed.ref is not None:
             return keyed.ref
         theirs = isinstance(request, ModelRequest)
-        if keyed.lost is not None and not theirs:
+        kept = hf.journal is not None
+        if keyed.lost is not None and not (theirs or kept):
             return keyed.lost
         if keyed.submitting is None:
             keyed.submitting = asyncio.create_task(
@@ -616,6 +617,7 @@ class _Submits:
                     webhook=webhook,
                     idempotency_key=key if theirs else None,
                     resumes=keyed.lost is not None,
+                    key=f"post:{key}" if kept else None,
                 ),
                 name="higgsfield_async.keyed_submit",
             )

@@ -38,7 +38,7 @@ LEVELS = {
         "_transports",
         "_webhooks",
     ],
-    2: ["_content", "_engine", "_journal", "_pace"],
+    2: ["_content", "_engine", "_journal", "_pace", "_sqlite"],
     3: [
         "_agents",
         "_catalogue",
@@ -47,6 +47,8 @@ LEVELS = {
         "_estimates",
         "_events",
         "_fanout",
+        "_frozen",
+        "_ledger",
         "_sources",
         "_submits",
         "_task",
@@ -54,7 +56,7 @@ LEVELS = {
         "_uploads",
     ],
     4: ["_client"],
-    5: ["", "fastapi", "sse", "webhooks"],
+    5: ["", "fastapi", "journal", "sse", "webhooks"],
 }
 BESIDE = ["sandbox", "testing"]
 # Upward in an annotation alone, never when the program runs.

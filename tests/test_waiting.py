@@ -606,12 +606,20 @@ async def test_a_look_that_ends_well_beside_one_that_breaks() -> None:
     limits = Limits(max_connections=2)
     looks: list[asyncio.Future[JobSet]] = []
 
-    async def look(_: TaskRef) -> JobSet:
+    async def look(_: Tracked) -> JobSet:
         looks.append(asyncio.get_running_loop().create_future())
         return await looks[-1]
 
     pace = Pace(limits, RetryPolicy(), lambda: 0.0)
-    tracker = Tracker(look, pace=pace, poll=PollPolicy.fixed(0.01), retry=RetryPolicy(), limits=limits)
+    tracker = Tracker(
+        look,
+        news=lambda _tracked, _job_set: None,
+        idle=lambda _: None,
+        pace=pace,
+        poll=PollPolicy.fixed(0.01),
+        retry=RetryPolicy(),
+        limits=limits,
+    )
     tracked = [
         tracker.track(
             TaskRef(
