@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
-from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from pathlib import Path, PurePath
+from typing import Any, Literal, Protocol, TypeAlias
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+import msgspec
 from msgspec import Struct
 
 from higgsfield_async._domain import JobSet, TaskRef
@@ -218,3 +221,33 @@ class Journal(Protocol):
     async def prune(self, before: datetime) -> int:
         """Takes out what ended before then, and says how many there were."""
         ...
+
+
+def written(job_set: JobSet, *, prompts: bool) -> bytes:
+    """What was seen of a generation, as it is written down.
+
+    Args:
+        job_set: What was seen.
+        prompts: Whether the service's answer is kept: what was asked for may stand in it.
+    """
+    return _encoder.encode(job_set if prompts else msgspec.structs.replace(job_set, body=b""))
+
+
+def read(text: bytes) -> JobSet:
+    """What `written` wrote."""
+    return _decoder.decode(text)
+
+
+def _to_json(value: Any) -> str:
+    # A name on the disk is bytes, and need not be text.
+    if isinstance(value, PurePath):
+        return quote_from_bytes(os.fsencode(value))
+    raise NotImplementedError
+
+
+def _from_json(kind: type, value: Any) -> Any:
+    return kind(os.fsdecode(unquote_to_bytes(value)))
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_to_json)
+_decoder = msgspec.json.Decoder(JobSet, dec_hook=_from_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from higgsfield_async import Higgsfield, Limits, PollPolicy, RetryPolicy
 from higgsfield_async.sandbox import Sandbox
+from postgres import INSTALL, Postgres, programs
 from surfaces import SURFACES, Surface
 
 # Fast enough that no test waits, slow enough that every status is seen.
@@ -62,3 +64,23 @@ def client(sandbox: Sandbox) -> Callable[..., Higgsfield]:
         return Higgsfield(transport, **{"poll": POLL, "retry": RETRY, "limits": LIMITS, **settings})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres, started by the first test that asks for it."""
+    folder = programs()
+    if folder is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(INSTALL)
+    with Postgres(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def dsn(postgres: Postgres) -> Iterator[str]:
+    """A database of the test's own, with nothing in it; whoever is still connected to it at the end is an error."""
+    found = postgres.create_database()
+    yield found
+    if not postgres.running:
+        postgres.start()
+    assert postgres.drop_database(found) == 0

@@ -56,7 +56,7 @@ LEVELS = {
         "_uploads",
     ],
     4: ["_client"],
-    5: ["", "fastapi", "journal", "sse", "webhooks"],
+    5: ["", "cluster", "fastapi", "journal", "sse", "webhooks"],
 }
 BESIDE = ["sandbox", "testing"]
 # Upward in an annotation alone, never when the program runs.

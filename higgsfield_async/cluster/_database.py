@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from higgsfield_async._errors import ConfigurationError, JournalError
+from higgsfield_async.cluster._journal import PostgresJournal
 
 if TYPE_CHECKING:
     import dbos
@@ -136,6 +137,10 @@ class Database:
         """
         async with self._lock:
             if self._client is None:
+                # It makes the tables that ours stand beside.
+                journal = PostgresJournal(self.dsn)
+                await journal.open()
+                await journal.close()
                 self._threads = self._threads or anyio.CapacityLimiter(self._connections)
                 self._engine, self._client = await self._blocking(self._open)
 

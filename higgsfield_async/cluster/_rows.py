@@ -21,7 +21,7 @@ from higgsfield_async._errors import (
     SubmissionUnknown,
 )
 from higgsfield_async._fanout import Stats
-from higgsfield_async._journal import State
+from higgsfield_async._journal import State, read as read_job_set
 from higgsfield_async._requests import (
     Ad,
     CharacterTraining,
@@ -59,8 +59,9 @@ _CLASSES: Mapping[str, type[GenerationRequest]] = {
 }
 # Limits of a rate are counted over so many seconds, or over the time of one.
 BURST = 0.25
+# How often a worker looks for more work, in seconds.
+POLLED = 0.25
 
-_job_sets = msgspec.json.Decoder(JobSet)
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -265,6 +266,27 @@ class Rows:
             return connection.exec_driver_sql(_CHANGED, given).all()
 
         return {key: None if row[-1] is None else _standing(row) for *row, key in await self._database.run(read)}
+
+    async def register(self, max_active: int | None, submits_per_second: float | None) -> None:
+        """Makes the queue where there is none, and writes the limits that are given.
+
+        Raises:
+            JournalError: The database is away.
+        """
+        burst = None if submits_per_second is None else in_bursts(submits_per_second)
+
+        def register() -> None:
+            self._database.client.register_queue(
+                queue_of(self._space),
+                global_concurrency=max_active,
+                limiter=None if burst is None else {"limit": burst[0], "period": burst[1]},
+                polling_interval_sec=POLLED,
+                on_conflict="never_update",
+                application_name=APPLICATION,
+            )
+
+        await self._database.call(register)
+        await self.set_limits(max_active, submits_per_second)
 
     async def set_limits(self, max_active: int | None, submits_per_second: float | None) -> None:
         """Changes the limits of the queue; None leaves what is there.
@@ -496,7 +518,7 @@ class Rows:
 def _standing(row: Any) -> Standing:
     kind, created_at, attempt, error, canceled, taken, state, seen, mark, key = row
     if seen is not None:
-        job_set = msgspec.structs.replace(_job_sets.decode(bytes(seen)), id=key)
+        job_set = msgspec.structs.replace(read_job_set(bytes(seen)), id=key)
     elif canceled:
         job = Job(id=key, status=JobStatus.CANCELED, raw_status="canceled", charged="no")
         job_set = JobSet(id=key, jobs=(job,), fileless=True)

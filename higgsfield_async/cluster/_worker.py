@@ -332,16 +332,7 @@ class Worker:
     async def _rounds(self) -> None:
         """Looks for what nobody looks after, for whatever reason."""
         while True:
-            for rows in self._rows.values():
-                try:
-                    await rows.mend()
-                    await self._database.call(self._orphans)
-                except JournalError as error:
-                    logger.info("A round was left out: %s", error)
             await asyncio.sleep(ROUND)
-
-    def _orphans(self) -> None:
-        """Takes over what is with nobody: of a worker that went on for a moment after it was taken for dead."""
 
     # The work.
 
