@@ -30,9 +30,7 @@ from higgsfield_async.cluster._watch import Watch
 if TYPE_CHECKING:
     import aiohttp
 
-    from higgsfield_async._domain import JobSet
     from higgsfield_async._engine import HttpEngine
-    from higgsfield_async._tracker import Tracked
 
 logger = logging.getLogger("higgsfield_async.cluster")
 
@@ -130,12 +128,13 @@ class Cluster(Higgsfield):
 
     def _make_parts(self, engine: HttpEngine) -> Parts:
         calls = RowCalls(self._rows, self._poll.first)
-
-        async def look(tracked: Tracked) -> JobSet:
-            return await calls.poll(tracked.ref)
-
         tracker = Watch(
-            calls.changed, look, pace=engine.pace, poll=self._poll, retry=self._retry, limits=self._limits
+            calls.changed,
+            lambda tracked: calls.poll(tracked.ref),
+            pace=engine.pace,
+            poll=self._poll,
+            retry=self._retry,
+            limits=self._limits,
         )
         return Parts(
             transport=self._queue,

@@ -156,11 +156,11 @@ class Database:
         )
         try:
             with engine.begin() as connection:
-                # DBOS makes its own tables under a lock of its own, but gives up waiting for it.
                 connection.exec_driver_sql("select pg_advisory_xact_lock(%s, %s)", _MAKING)
                 for statement in STATEMENTS:
                     connection.exec_driver_sql(statement)
-                engine_of.DBOS.migrate(self.dsn, schema=ENGINE_SCHEMA)
+            # Under a lock of its own, and with no transaction open: it waits for all there are.
+            engine_of.DBOS.migrate(self.dsn, schema=ENGINE_SCHEMA)
             client = engine_of.DBOSClient(
                 system_database_engine=engine,
                 dbos_system_schema=ENGINE_SCHEMA,
@@ -265,8 +265,11 @@ def trouble(error: BaseException) -> JournalError | None:
 
 
 def silence() -> None:
-    """Has DBOS log as any library does: through the program's own handlers, and warnings alone unless told otherwise."""
+    """Has DBOS log as a library does: through the program's own handlers, and no more than it is asked for."""
     theirs = logging.getLogger("dbos")
     if not theirs.handlers:
         # It adds a handler of its own, and stops handing on, where there is none.
         theirs.addHandler(logging.NullHandler())
+    if theirs.level == logging.NOTSET:
+        # What is worth a line is in ours.
+        theirs.setLevel(logging.ERROR)

@@ -22,12 +22,16 @@ logger = logging.getLogger("higgsfield_async.cluster")
 Read = Callable[[Mapping[str, str]], Awaitable[Mapping[str, tuple[str, JobSet | HiggsfieldError]]]]
 
 
+def _unheard(*_: object) -> None:
+    """Hears of it, and does nothing: what is seen here was read."""
+
+
 class Watch(Tracker):
     """A tracker that reads a database: all that is waited for at once, every so many seconds, and only then.
 
     Args:
         read: Reads what has changed.
-        look: Reads one generation, now.
+        look: Reads one generation.
         pace: As for `Tracker`, and so the rest.
         poll: Its `first` is the seconds between two queries.
         retry: As for `Tracker`.
@@ -37,14 +41,14 @@ class Watch(Tracker):
     def __init__(
         self,
         read: Read,
-        look: Callable[[TaskRef], Awaitable[JobSet]],
+        look: Callable[[Tracked], Awaitable[JobSet]],
         *,
         pace: Pace,
         poll: PollPolicy,
         retry: RetryPolicy,
         limits: Limits,
     ) -> None:
-        super().__init__(look, pace=pace, poll=poll, retry=retry, limits=limits)
+        super().__init__(look, news=_unheard, idle=_unheard, pace=pace, poll=poll, retry=retry, limits=limits)
         self._read = read
         self._every = poll.first
         self._watched: dict[Tracked, str] = {}
