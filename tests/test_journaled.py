@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import warnings
-from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import anyio
 import pytest
 from msgspec.structs import replace
 
 from higgsfield_async import (
-    ArgumentWarning,
-    Budget,
-    ConfigurationError,
-    ConnectionFailed,
-    GenerationFailed,
-    GenerationRequest,
     Higgsfield,
-    ImageToVideo,
     InvalidRequest,
     JobStatus,
-    JournalError,
-    ModelRequest,
-    NotFound,
-    PollPolicy,
-    SubmissionUnknown,
-    TaskRef,
 )
-from higgsfield_async.journal import Entry, Intent, SQLiteJournal
-from higgsfield_async.sandbox import Fault, Plan, Sandbox
-from surfaces import IMAGE, MOTION, PROXY, SURFACES, V1, V2, Surface
+from higgsfield_async.journal import Entry, SQLiteJournal
+from higgsfield_async.sandbox import Sandbox
+from surfaces import PROXY, Surface
 
 Client = Callable[..., Higgsfield]
 

@@ -216,9 +216,9 @@ class Cluster(Higgsfield):
         return await self._rows.counts()
 
     async def recover(self) -> AsyncGenerator[GenerationTask]:
-        """Every generation of the account that has not ended, by its key; a worker looks after each.
+        """Every generation of the account that has not ended, in the order of their keys.
 
-        One that no worker looks after any more, whatever became of it, is put into the queue again.
+        A worker looks after each, or will: every half a minute they look for what nobody looks after.
 
         Raises:
             JournalError: The database is away.

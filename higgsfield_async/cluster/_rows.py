@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -57,11 +58,12 @@ _CLASSES: Mapping[str, type[GenerationRequest]] = {
         TalkingHead,
     )
 }
+logger = logging.getLogger("higgsfield_async.cluster")
+
 # Limits of a rate are counted over so many seconds, or over the time of one.
 BURST = 0.25
 # How often a worker looks for more work, in seconds.
 POLLED = 0.25
-
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -311,6 +313,39 @@ class Rows:
         await self._database.call(change)
 
     # For workers.
+
+    async def mend(self, after: str) -> str:
+        """Puts back into the queue what nobody looks after, of those whose keys come next, and says where to go on."""
+
+        def read(connection: sqlalchemy.Connection) -> Sequence[Any]:
+            return connection.exec_driver_sql(
+                """
+                select q.key, q.attempt from higgsfield.queue q
+                left join higgsfield.journal j on j.space = q.space and j.key = q.key
+                where q.space = %s and q.key > %s and q.error is null and q.canceled_at is null and j.holder is null
+                    and coalesce(j.state, '') not in ('ended', 'unknown') and q.created_at < now() - interval '30 s'
+                order by q.key limit 500
+                """,
+                (self._space, after),
+            ).all()
+
+        found = {workflow_of(self._space, key, attempt): key for key, attempt in await self._database.run(read)}
+        if not found:
+            return ""
+
+        def active() -> set[str]:
+            workflows = self._database.client.list_workflows(
+                workflow_ids=[*found],
+                status=["ENQUEUED", "PENDING", "DELAYED"],
+                load_input=False,
+                load_output=False,
+            )
+            return {each.workflow_id for each in workflows}
+
+        for identifier in found.keys() - await self._database.call(active):
+            logger.warning("Nobody looks after generation %s: it is put back into the queue.", found[identifier])
+            await self.again(found[identifier])
+        return list(found.values())[-1]
 
     async def take(self, key: str, attempt: int, executor: str) -> tuple[GenerationRequest, SubmitOptions] | None:
         """Takes an attempt up; None where it was canceled, or is not the last one."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import date
 from typing import ClassVar, NoReturn, TypeVar
 
-import msgspec
-
 from higgsfield_async._budget import Unit
 from higgsfield_async._domain import Estimate, JobSet, Page, TaskRef, Upload, Usage
 from higgsfield_async._errors import FieldError, InvalidRequest, Unsupported
@@ -104,9 +102,9 @@ class QueueTransport:
             Unsupported: It is the platform's.
         """
         proxy, _ = _SERVICES
-        if _is_proxy(request):
-            return proxy.estimate(request)
-        _keyless("knows no prices of the platform's: `estimate` asks for them with a key")
+        if not _is_proxy(request):
+            _keyless("knows no prices of the platform's: `estimate` asks for them with a key")
+        return proxy.estimate(request)
 
     def poll(self, ref: TaskRef) -> Call[JobSet]:
         """Not here: the database is read."""
@@ -169,11 +167,6 @@ def _is_proxy(request: GenerationRequest) -> bool:
     except Unsupported:
         return False
     return True
-
-
-def encoded(request: GenerationRequest) -> bytes:
-    """A request as JSON; no local files stand in it any more."""
-    return msgspec.json.encode(request)
 
 
 def _keyless(what: str) -> NoReturn:

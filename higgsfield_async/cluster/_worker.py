@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import signal
-import socket
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
@@ -110,6 +108,7 @@ class Worker:
         self._ending = asyncio.Event()
         self._lock: psycopg.AsyncConnection[Any] | None = None
         self._suspects: dict[int, float] = {}
+        self._launched = False
 
     async def run(self, account: str, max_active: int | None, submits_per_second: float | None) -> None:
         """Works until it is told to end.
@@ -158,9 +157,8 @@ class Worker:
 
     async def _leave(self, *, lost: bool) -> None:
         """Takes nothing new, waits for the answers to what was sent, and hands over what is open."""
-        # What it says of each workflow that it stops is no news.
-        logging.getLogger("dbos").setLevel(logging.CRITICAL)
-        await _finished(_destroy)
+        if self._launched:
+            await _finished(_destroy)
         for client in self._clients.values():
             await client.close()
         if self._canceling:
@@ -193,7 +191,7 @@ class Worker:
         if dbos.DBOS.executor_id != self.executor:
             msg = "This process runs an application of DBOS already, which exists once in a process: start another one."
             raise ConfigurationError(msg)
-        self._engine_is_ours = True
+        self._launched = True
         if not Worker.registered:
             Worker.registered = True
             dbos.DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(generation)
@@ -288,13 +286,15 @@ class Worker:
         try:
             async with asyncio.timeout(SILENCE):
                 found = await self._lock.execute(_DEAD, (self._number, LOCKS))
-                return {number: executor for number, executor in await found.fetchall()}
+                return dict(await found.fetchall())
         except (TimeoutError, imported("psycopg").Error) as error:
             raise _told(error) from error
 
     async def _regain(self, error: JournalError) -> None:
         """Is alive again, as soon as the database is, unless the others took its work over meanwhile."""
-        logger.warning("The worker %s is cut off from the database, and goes on as soon as it can: %s", self.executor, error)
+        logger.warning(
+            "The worker %s is cut off from the database, and goes on as soon as it can: %s", self.executor, error
+        )
         self._suspects.clear()
         pause = 0.1
         while True:
@@ -330,9 +330,26 @@ class Worker:
             logger.warning("The worker %s is dead: %d of its generations were taken over.", executor, count)
 
     async def _rounds(self) -> None:
-        """Looks for what nobody looks after, for whatever reason."""
+        """Looks for what nobody looks after, for whatever reason: a few hundred of each account at a time."""
+        seen = dict.fromkeys(self._rows, "")
         while True:
             await asyncio.sleep(ROUND)
+            try:
+                await self._database.run(self._left_behind)
+                for name, rows in self._rows.items():
+                    seen[name] = await rows.mend(seen[name])
+            except JournalError as error:
+                logger.info("A round was left out: %s", error)
+
+    def _left_behind(self, connection: sqlalchemy.Connection) -> int:
+        """Takes over what came to a worker after it was taken for dead, before it knew."""
+        pending = self._database.client.list_workflows(
+            status="PENDING", name=WORKFLOW, load_input=False, load_output=False
+        )
+        known = connection.exec_driver_sql("select executor from higgsfield.workers where ended_at is null")
+        gone = {each.executor_id for each in pending if each.executor_id is not None} - {row[0] for row in known}
+        connection.exec_driver_sql("delete from higgsfield.workers where ended_at < now() - interval '1 day'")
+        return self._hand_over(sorted(gone)) if gone else 0
 
     # The work.
 
@@ -426,7 +443,7 @@ class Worker:
     # How it ends.
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _signals(self) -> Generator[None]:
         """Ends in order when the process is asked to, where that can be heard: in the main thread."""
         heard: list[signal.Signals] = []
         for each in (signal.SIGTERM, signal.SIGINT):
@@ -487,8 +504,14 @@ def _told(error: BaseException) -> JournalError:
 
 
 def _destroy() -> None:
-    dbos = imported("dbos")
-    dbos.DBOS.destroy()
+    theirs = logging.getLogger("dbos")
+    before = theirs.level
+    # What it says of each workflow that it stops is no news.
+    theirs.setLevel(logging.CRITICAL)
+    try:
+        imported("dbos").DBOS.destroy()
+    finally:
+        theirs.setLevel(before)
 
 
 async def _finished(work: Any) -> None:
