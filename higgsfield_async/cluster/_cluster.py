@@ -26,6 +26,7 @@ from higgsfield_async.cluster._journal import PostgresJournal
 from higgsfield_async.cluster._rows import Rows
 from higgsfield_async.cluster._transport import QueueTransport
 from higgsfield_async.cluster._watch import Watch
+from higgsfield_async.cluster._worker import Worker
 
 if TYPE_CHECKING:
     import aiohttp
@@ -176,8 +177,6 @@ class Cluster(Higgsfield):
             JournalError: The database cannot be reached when it begins; or it was cut off from it, and its work was
                 taken over meanwhile: start it again.
         """
-        from higgsfield_async.cluster._worker import Worker
-
         if transports is None:
             transports = transport_from(os.environ)
         given = dict(transports) if isinstance(transports, Mapping) else {self._account: transports}

@@ -126,7 +126,7 @@ class Database:
     @property
     def client(self) -> dbos.DBOSClient:
         """DBOS, as far as it needs no worker; once it is open."""
-        assert self._client is not None
+        assert self._client is not None  # noqa: S101  # it is open
         return self._client
 
     async def open(self) -> None:
@@ -183,7 +183,7 @@ class Database:
         await self.open()
 
         def transact() -> T:
-            assert self._engine is not None
+            assert self._engine is not None  # noqa: S101  # it is open
             with self._engine.begin() as connection:
                 return work(connection)
 
@@ -250,8 +250,15 @@ def trouble(error: BaseException) -> JournalError | None:
     if not isinstance(error, (exceptions.SQLAlchemyError, psycopg.Error)):
         return None
     away = isinstance(
-        error, (exceptions.OperationalError, exceptions.TimeoutError, exceptions.InterfaceError)
-    ) or isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+        error,
+        (
+            exceptions.OperationalError,
+            exceptions.InterfaceError,
+            exceptions.TimeoutError,
+            psycopg.OperationalError,
+            psycopg.InterfaceError,
+        ),
+    )
     # The driver's words may hold the address, SQLAlchemy's the values of a statement: neither is repeated.
     origin = getattr(error, "orig", None) or error
     code = getattr(origin, "sqlstate", None)

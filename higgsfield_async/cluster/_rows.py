@@ -387,7 +387,10 @@ class Rows:
             return [
                 key
                 for (key,) in connection.exec_driver_sql(
-                    "select key from higgsfield.queue where space = %s and taken_by = %s and cancel_asked_at is not null",
+                    """
+                    select key from higgsfield.queue
+                    where space = %s and taken_by = %s and cancel_asked_at is not null
+                    """,
                     (self._space, executor),
                 )
             ]
@@ -415,7 +418,7 @@ class Rows:
             JournalError: The database is away.
         """
 
-        def cancel(connection: sqlalchemy.Connection) -> tuple[Any, str]:
+        def cancel(connection: sqlalchemy.Connection) -> tuple[Any, Literal["canceled", "asked", "ended"]]:
             row = connection.exec_driver_sql(
                 "select attempt, taken_by is null from higgsfield.queue where space = %s and key = %s for update",
                 (self._space, key),
@@ -425,20 +428,25 @@ class Rows:
             found = self._standing(connection, key)
             if found.state == "ended" or found.canceled:
                 return row, "ended"
-            column = "canceled_at" if row[1] and found.state is None else "cancel_asked_at"
+            if row[1] and found.state is None:
+                connection.exec_driver_sql(
+                    "update higgsfield.queue set canceled_at = now() where space = %s and key = %s", (self._space, key)
+                )
+                return row, "canceled"
             connection.exec_driver_sql(
-                f"update higgsfield.queue set {column} = now(), cancel_error = null where space = %s and key = %s",
+                """
+                update higgsfield.queue set cancel_asked_at = now(), cancel_error = null where space = %s and key = %s
+                """,
                 (self._space, key),
             )
-            return row, "canceled" if column == "canceled_at" else "asked"
+            return row, "asked"
 
         (attempt, _), done = await self._database.patiently(cancel, 10)
         if done == "canceled":
             # It would be taken and left alone; so it takes no turn of another's.
             identifiers = [workflow_of(self._space, key, attempt)]
             await self._database.call(lambda: self._database.client.cancel_workflows(identifiers))
-            return "canceled"
-        return "ended" if done == "ended" else "asked"
+        return done
 
     async def cancel_answer(self, key: str) -> tuple[bool, HiggsfieldError | None]:
         """Whether a worker has answered who asked for a cancel, and with what."""
@@ -481,7 +489,8 @@ class Rows:
                         left join higgsfield.journal j on j.space = q.space and j.key = q.key
                         where q.space = %s and (
                             j.ended_at < %s
-                            or j.key is null and q.created_at < %s and (q.error is not null or q.canceled_at is not null)
+                            or j.key is null and q.created_at < %s
+                                and (q.error is not null or q.canceled_at is not null)
                         ) limit 1000
                     )) returning q.key, q.attempt
                     """,
@@ -538,7 +547,8 @@ class Rows:
                     from higgsfield.queue q
                     left join higgsfield.journal j on j.space = q.space and j.key = q.key
                     cross join lateral (
-                        select jsonb_path_query_array(convert_from(j.job_set, 'UTF8')::jsonb, '$.jobs[*].status') as words
+                        select jsonb_path_query_array(convert_from(j.job_set, 'UTF8')::jsonb, '$.jobs[*].status')
+                        as words
                     ) as w
                     where q.space = %s
                 ) as found
