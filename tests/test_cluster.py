@@ -133,7 +133,7 @@ async def test_what_is_submitted_here_is_made_there(dsn: str, sandbox: Sandbox, 
     (paid,) = sandbox.generations
     assert made.id == "order-17"
     assert paid in made.body.decode()
-    assert other.task(task.ref.short).ref.id == task.id
+    assert hf.task(task.ref.short).id == task.id
 
 
 async def test_a_cluster_is_a_client(dsn: str, sandbox: Sandbox, hf: Cluster, tmp_path: Path) -> None:
@@ -153,7 +153,6 @@ async def test_a_cluster_is_a_client(dsn: str, sandbox: Sandbox, hf: Cluster, tm
     assert made.status is JobStatus.COMPLETED
     counts = await hf.counts()
     assert (counts.waiting, counts.queued, counts.running, counts.done, counts.failed) == (0, 0, 0, 7, 0)
-    assert hf.stats().done == 7
     assert not hf.open_tasks()
 
 
@@ -202,7 +201,7 @@ async def test_what_is_lost_is_told_and_never_sent_again(dsn: str, sandbox: Sand
         task = await hf.submit(V1.request, key="lost")
         with pytest.raises(SubmissionUnknown) as lost:
             await task.wait()
-        assert lost.value.charged == "unknown"
+        assert (lost.value.charged, lost.value.journal_key) == ("unknown", "lost")
         with pytest.raises(SubmissionUnknown):
             await hf.submit(V1.request, key="lost")
         (entry,) = await hf.unknown()
@@ -246,8 +245,7 @@ async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandb
     with pytest.raises(GenerationCanceled) as canceled:
         await task.wait()
     assert canceled.value.charged == "no"
-    with pytest.raises(NotCancelable):
-        await hf.task(task.ref.to_json()).cancel()
+    await hf.task(task.ref.to_json()).cancel()
     async with working(dsn, sandbox.platform()):
         await (await hf.submit(V1.request, key="other")).wait()
         assert len(sandbox.generations) == 1
@@ -262,7 +260,7 @@ async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandb
 
 
 async def test_a_worker_cancels_what_was_submitted(dsn: str, hf: Cluster) -> None:
-    async with Sandbox(speed=0.5) as sandbox, working(dsn, sandbox.platform()):
+    async with Sandbox(speed=2) as sandbox, working(dsn, sandbox.platform()):
         task = await hf.submit(V2.request, key="stop")
         async with asyncio.timeout(10):
             while not sandbox.generations:
@@ -270,8 +268,10 @@ async def test_a_worker_cancels_what_was_submitted(dsn: str, hf: Cluster) -> Non
         await task.cancel()
         with pytest.raises(GenerationCanceled):
             await task.wait()
+        made = await hf.submit(Keyframes(prompt="too late"))
+        await made.wait()
         with pytest.raises(NotCancelable):
-            await task.cancel()
+            await made.cancel()
 
 
 async def test_what_cannot_be_canceled_is_told_in_the_services_words(dsn: str, hf: Cluster) -> None:
@@ -363,7 +363,7 @@ async def test_what_needs_a_key_says_so(hf: Cluster) -> None:
         lambda: anext(hf.motions()),
         lambda: anext(hf.soul_styles()),
         lambda: anext(hf.characters.list()),
-        lambda: anext(hf.agents.list()),
+        lambda: hf.agents.create(),
         lambda: hf.usage(),
     ]
     for call in calls:

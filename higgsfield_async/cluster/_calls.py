@@ -71,10 +71,10 @@ class Enqueues(Submits):
             HiggsfieldError: As `Cluster.submit` says.
         """
         request = checked_request(request)
-        self._queue.checked(request, options)
         form = await frozen(request)
         name = uuid.uuid4().hex if key is None else key if isinstance(key, str) else key(form)
         request = await parts.sources.prepared(request, lambda each: self._queue.checked(each, options), until)
+        self._queue.checked(request, options)
         work = Work(key=name, kind=self._queue.kind(request), digest=form.digest, request=request, options=options)
         if self.closed:
             msg = "The client was closed before this was submitted."

@@ -17,7 +17,6 @@ from higgsfield_async._errors import (
     ConfigurationError,
     HiggsfieldError,
     InvalidRequest,
-    JournalError,
     NotFound,
     SubmissionUnknown,
 )
@@ -323,7 +322,7 @@ class Rows:
                 select q.key, q.attempt from higgsfield.queue q
                 left join higgsfield.journal j on j.space = q.space and j.key = q.key
                 where q.space = %s and q.key > %s and q.error is null and q.canceled_at is null and j.holder is null
-                    and coalesce(j.state, '') not in ('ended', 'unknown') and q.created_at < now() - interval '30 s'
+                    and coalesce(j.state, '') <> 'ended' and q.created_at < now() - interval '30 s'
                 order by q.key limit 500
                 """,
                 (self._space, after),
@@ -542,7 +541,8 @@ class Rows:
                         j.state = 'submitted' and coalesce(words @> '["in_progress"]', false) as begun,
                         case
                             when j.state = 'ended' then coalesce(words @> '["completed"]', false)
-                            when j.state = 'unknown' or q.error is not null or q.canceled_at is not null then false
+                            when q.canceled_at is not null then false
+                            when q.error is not null and coalesce(j.state, '') <> 'submitted' then false
                         end as over
                     from higgsfield.queue q
                     left join higgsfield.journal j on j.space = q.space and j.key = q.key
@@ -572,8 +572,6 @@ def _standing(row: Any) -> Standing:
     told = None if error is None else read_error(error)
     if isinstance(told, SubmissionUnknown) and state in ("submitted", "ended"):
         told = None  # its id came to light after all
-    elif told is None and state == "unknown":
-        told = lost(key)
     return Standing(
         key=key,
         kind=kind,
@@ -586,17 +584,6 @@ def _standing(row: Any) -> Standing:
         taken=taken,
         mark=mark,
     )
-
-
-def lost(key: str) -> SubmissionUnknown:
-    """Why nothing is known of a generation that may have been paid for."""
-    msg = (
-        f"The generation {key!r} was submitted by a worker, and may have been accepted, but the answer is lost. "
-        "Look at the account's history: `resolve(key, id)` attaches what is found there, `forget(key)` lets it be "
-        "submitted anew."
-    )
-    cause = JournalError("Its worker ended before it was answered.", charged="unknown")
-    return SubmissionUnknown(msg, request=None, key=None, cause=cause)
 
 
 def no_such(key: str) -> NotFound:

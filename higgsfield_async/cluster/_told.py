@@ -64,6 +64,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: tuple[FieldError, ...] = ()
     limit: int | None = None
     key: str | None = None
+    journal_key: str | None = None
     cause: Told | None = None
 
 
@@ -91,6 +92,7 @@ def _told(error: HiggsfieldError) -> Told:
         errors=getattr(error, "errors", ()),
         limit=error.limit if isinstance(error, RateLimited) else None,
         key=error.key if isinstance(error, SubmissionUnknown) else None,
+        journal_key=error.journal_key if isinstance(error, SubmissionUnknown) else None,
         cause=_told(error.cause) if isinstance(error, SubmissionUnknown) else None,
     )
 
@@ -128,5 +130,5 @@ def _made(told: Told) -> HiggsfieldError:
         fields["limit"] = told.limit
     if issubclass(kind, SubmissionUnknown):
         cause = ConnectionFailed(told.message) if told.cause is None else _made(told.cause)
-        fields |= {"request": None, "key": told.key, "cause": cause}
+        fields |= {"request": None, "key": told.key, "journal_key": told.journal_key, "cause": cause}
     return kind(told.message, **fields)
