@@ -4,89 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import json
-import logging
-import pickle
-import signal
-import time
-import uuid
-import warnings
-from collections.abc import AsyncGenerator, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import dbos
-import psycopg
 import pytest
-import sqlalchemy
+from clusters import POLL, until
+from workers import WorkerProcess
 
 from higgsfield_async import (
     ConfigurationError,
     DopVideo,
-    FieldError,
     GenerationCanceled,
-    GenerationRequest,
     Higgsfield,
     HiggsfieldError,
-    InsufficientCredits,
     InvalidRequest,
     JobStatus,
     JournalError,
     Keyframes,
-    Limits,
     NotCancelable,
     NotFound,
     Outcome,
     PollPolicy,
-    RateLimited,
     RetryPolicy,
-    ServiceUnavailable,
     SubmissionUnknown,
     TaskRef,
     Transport,
     Unsupported,
-    Webhook,
-    WaitTimeout,
 )
-from higgsfield_async.cluster import Cluster, PostgresJournal
-from higgsfield_async.cluster import _told as told
-from higgsfield_async.cluster.__main__ import main
-from higgsfield_async.sandbox import Fault, Plan, Sandbox
-from postgres import Postgres
-from surfaces import IMAGE, PROXY, SURFACES, V1, V2, Surface
-from workers import WorkerProcess
+from higgsfield_async.cluster import Cluster
+from higgsfield_async.sandbox import Fault, Sandbox
+from surfaces import IMAGE, PROXY, V1, V2, Surface
 
-POLL = PollPolicy.fixed(0.05, deadline=15)
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000") + bytes(64)
 
 
-@pytest.fixture(scope="session")
-def tables(postgres: Postgres) -> str:
-    """The name of a database that has every table and nothing in them: others are copied from it, since that is fast."""
-    made = postgres.create_database()
-
-    async def make() -> None:
-        async with Cluster(made):
-            pass
-
-    asyncio.run(make())
-    return made.rpartition("/")[2]
-
-
 @pytest.fixture
-def dsn(postgres: Postgres, tables: str) -> Iterator[str]:
-    """A database of the test's own; whoever is still connected to it at the end is an error."""
-    name = f"cluster_{uuid.uuid4().hex[:8]}"
-    if not postgres.running:
-        postgres.start()
-    postgres.execute("postgres", f"create database {name} template {tables}")
-    found = postgres.dsn(name)
-    yield found
-    if not postgres.running:
-        postgres.start()
-    assert postgres.drop_database(found) == 0
+def dsn(cluster_dsn: str) -> str:
+    return cluster_dsn
 
 
 @pytest.fixture
@@ -251,9 +207,7 @@ async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandb
         assert len(sandbox.generations) == 1
         # Canceled is not refused for ever: it may be wanted after all.
         again = await hf.submit(V1.request, key="never")
-        async with asyncio.timeout(10):
-            while len(sandbox.generations) < 2:
-                await asyncio.sleep(0.02)
+        await until(lambda: len(sandbox.generations) == 2)
         assert again.key == "never"
     with pytest.raises(NotFound):
         await hf.task(TaskRef.from_json(task.ref.to_json().replace("never", "nothing"))).cancel()
@@ -262,9 +216,7 @@ async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandb
 async def test_a_worker_cancels_what_was_submitted(dsn: str, hf: Cluster) -> None:
     async with Sandbox(speed=2) as sandbox, working(dsn, sandbox.platform()):
         task = await hf.submit(V2.request, key="stop")
-        async with asyncio.timeout(10):
-            while not sandbox.generations:
-                await asyncio.sleep(0.02)
+        await until(lambda: bool(sandbox.generations))
         await task.cancel()
         with pytest.raises(GenerationCanceled):
             await task.wait()
@@ -277,9 +229,7 @@ async def test_a_worker_cancels_what_was_submitted(dsn: str, hf: Cluster) -> Non
 async def test_what_cannot_be_canceled_is_told_in_the_services_words(dsn: str, hf: Cluster) -> None:
     async with Sandbox(speed=0.5) as sandbox, working(dsn, sandbox.proxy()):
         task = await hf.submit(PROXY.request, key="on")
-        async with asyncio.timeout(10):
-            while not sandbox.generations:
-                await asyncio.sleep(0.02)
+        await until(lambda: bool(sandbox.generations))
         with pytest.raises(Unsupported, match="proxy"):
             await task.cancel()
         with pytest.raises(Unsupported, match="no key"):
