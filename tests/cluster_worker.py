@@ -25,5 +25,5 @@ if __name__ == "__main__":
             )
         )
     except HiggsfieldError as error:
-        logging.critical("%s", error)
+        logging.getLogger("worker").critical("%s", error)
         sys.exit(75)

@@ -109,6 +109,7 @@ class Worker:
         self._lock: psycopg.AsyncConnection[Any] | None = None
         self._suspects: dict[int, float] = {}
         self._launched = False
+        self._failed: HiggsfieldError | None = None
 
     async def run(self, account: str, max_active: int | None, submits_per_second: float | None) -> None:
         """Works until it is told to end.
@@ -183,7 +184,7 @@ class Worker:
                 "serializer": dbos.DBOSPortableJSONSerializer(),
                 "log_level": "ERROR",
                 "enable_otlp": False,
-                "sys_db_pool_size": 8,
+                "sys_db_pool_size": 4,
                 "scheduler_polling_interval_sec": 3600.0,
                 "db_engine_kwargs": {"connect_args": {"connect_timeout": 5, **KEEPALIVE}},
             }
@@ -260,6 +261,8 @@ class Worker:
             done, _ = await asyncio.wait(mine, return_when=asyncio.FIRST_COMPLETED)
             for each in done:
                 each.result()
+            if self._failed is not None:
+                raise self._failed
         finally:
             for each in mine:
                 each.cancel()
@@ -366,8 +369,10 @@ class Worker:
                 await self._ended(space, key, attempt, task)
             finally:
                 del self._tasks[space, key]
-        except ClientClosed:
-            # This worker ends: what is handed over is not over.
+        except ClientClosed as error:
+            # This worker ends: what is handed over is not over. Where it was not told to, it cannot go on.
+            self._failed = self._failed or error
+            self._ending.set()
             await asyncio.Event().wait()
         except HiggsfieldError as error:
             logger.info("Generation %s: %s", key, error)
