@@ -658,8 +658,9 @@ class Higgsfield:
         Raises:
             JournalError: There is no such key, or it is under way.
         """
-        _, ledger = await self._journaled()
+        parts, ledger = await self._journaled()
         entry = await ledger.journal.forget(key)
+        parts.tracker.disown(key)
         if entry.ref is not None and entry.state != "ended":
             logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())
         return entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -191,7 +191,7 @@ class Journal(Protocol):
         """Holds what nobody alive holds, be it unknown or submitted. What has ended is not held.
 
         Returns:
-            What stands under the key now: `mine` says whether it is held here, now or already.
+            What stands under the key now. It is `mine` if it is held here, since now or before.
         """
         ...
 
@@ -214,7 +214,7 @@ class Journal(Protocol):
             What stood there.
 
         Raises:
-            JournalError: There is no such key, or somebody alive, other than this, holds it; or it is under way here.
+            JournalError: There is no such key, somebody else who is alive holds it, or it is being submitted here.
         """
         ...
 
@@ -238,11 +238,9 @@ def read(text: bytes) -> JobSet:
     return _decoder.decode(text)
 
 
-def _to_json(value: Any) -> str:
-    # A name on the disk is bytes, and need not be text.
-    if isinstance(value, PurePath):
-        return quote_from_bytes(os.fsencode(value))
-    raise NotImplementedError
+def _to_json(path: Any) -> str:
+    # Nothing else in it is foreign to JSON. A name of a file is bytes, and need not be text.
+    return quote_from_bytes(os.fsencode(path))
 
 
 def _from_json(kind: type, value: Any) -> Any:

@@ -117,6 +117,8 @@ class Unit:
         try:
             entry = await journal.begin(intent)
         except JournalError as error:
+            # The next try has to be written down as well; of this one, who knows what the journal has.
+            self.failed(lost=False)
             error.refused = True
             raise
         if entry.intent.nonce != self._nonce:
@@ -323,13 +325,13 @@ class Ledger:
             except JournalError as error:
                 failure = error
             else:
-                _tell(kept)
+                kept.set_result(None)
                 return
         self._spilled[key] = ref
         line = msgspec.json.encode(Spilled(key=key, nonce=nonce, ref=ref))
         where = await anyio.to_thread.run_sync(_spill, self.journal.spill, nonce, line)
         logger.critical("A paid generation is not in the journal (%s); %s: %s", failure, where, ref.to_json())
-        _tell(kept)
+        kept.set_result(None)
         pause = AGAIN[-1]
         while not self._closing.is_set():
             pause = min(pause * 2, AGAIN_AT_MOST)
@@ -355,11 +357,6 @@ class Ledger:
             else:
                 logger.warning("Read back from %s: %s", path, spilled.ref.to_json())
                 await anyio.to_thread.run_sync(functools.partial(path.unlink, missing_ok=True))
-
-
-def _tell(kept: asyncio.Future[None]) -> None:
-    if not kept.done():
-        kept.set_result(None)
 
 
 def _folders(spill: Path) -> dict[Path, None]:

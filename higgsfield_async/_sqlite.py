@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import queue
+import re
 import secrets
 import sys
 import tempfile
@@ -24,14 +26,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, TypeVarTuple, Unpack
-from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote
 
 import anyio
 import msgspec
 
 from higgsfield_async._domain import JobSet
 from higgsfield_async._errors import ConfigurationError, JournalError
-from higgsfield_async._journal import Entry, Intent, State
+from higgsfield_async._journal import Entry, Intent, State, read, written
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,6 +51,20 @@ else:
         """Takes the lock, or raises OSError. Two that are probing do not take each other for the owner."""
         fcntl.flock(file, (fcntl.LOCK_SH if probing else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
+
+# The files of every lock held in this process.
+_locks: set[int] = set()
+
+
+def _let_go() -> None:
+    """In a process that was forked off: it would keep the lock of its parent, were that killed."""
+    for file in _locks:
+        os.close(file)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows
+    os.register_at_fork(after_in_child=_let_go)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -228,10 +244,7 @@ class SQLiteJournal:
         return await self._do(_Database.resolve, key, identifier, at, durable=True)
 
     async def forget(self, key: str) -> Entry:
-        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`.
-
-        What this journal holds is under way here, be it an attempt or a wait.
-        """
+        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`."""
         return await self._do(_Database.forget, key)
 
     async def prune(self, before: datetime) -> int:
@@ -366,12 +379,13 @@ class _Database:
         spill: Where ids are put that it could not take.
     """
 
+    _connection: sqlite3.Connection
+    _file: tuple[int, int]
+
     def __init__(self, path: Path, spill: Path, *, prompts: bool) -> None:
         self.path = path
         self.spill = spill
         self._prompts = prompts
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
         self._full = True
         self._owner = secrets.token_hex(8)
         self._lock: int | None = None
@@ -386,34 +400,41 @@ class _Database:
         self.path, self.spill = Path(os.path.realpath(self.path)), self.spill.absolute()
         try:
             self._connect()
-            self._check()
-            self._execute("PRAGMA journal_mode = WAL")
-            self._execute("PRAGMA fullfsync = ON")
-            # Whoever opens it is alone until the end of this: no lock is looked at between its making and its taking.
-            self._execute("BEGIN IMMEDIATE")
-            self._migrate()
-            self._sweep()
-            self._hold()
-            self._execute("COMMIT")
+            try:
+                self._prepare()
+            except BaseException:
+                self.close()
+                raise
         except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise JournalError(self._explained(error)) from error
-        except BaseException:
-            self.close()
-            raise
+            raise self._translated(error) from error
 
     def _connect(self) -> None:
         import sqlite3
 
-        # What SQLite makes here is as private as this file.
-        with tempfile.NamedTemporaryFile() as private:
-            address = f"file:{quote(os.fsencode(self.path))}?modeof={quote(os.fsencode(private.name))}"
+        with contextlib.ExitStack() as stack:
+            address = f"file:{quote(os.fsencode(self.path))}"
+            if not self.path.exists():
+                # What SQLite makes is as private as this. To make it here and close it again would do away with
+                # SQLite's own locks in this process.
+                private = stack.enter_context(tempfile.NamedTemporaryFile(dir=self.path.parent))
+                address += f"?modeof={quote(os.fsencode(private.name))}"
             self._connection = sqlite3.connect(
                 address, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
             )
+
+    def _prepare(self) -> None:
         found = self.path.stat()
         self._file = (found.st_dev, found.st_ino)
         self._connection.create_function("alive", 1, self._is_alive)
+        self._check()
+        self._execute("PRAGMA journal_mode = WAL")
+        self._execute("PRAGMA fullfsync = ON")
+        # Whoever opens it is alone until the end of this: no lock is looked at between its making and its taking.
+        self._execute("BEGIN IMMEDIATE")
+        self._migrate()
+        self._sweep()
+        self._hold()
+        self._execute("COMMIT")
 
     def _check(self) -> None:
         """Refuses what is no journal, before anything is done to it.
@@ -439,18 +460,18 @@ class _Database:
         # Again: another process may have been first.
         self._check()
         version = self._number("PRAGMA user_version")
-        for number, statements in enumerate(MIGRATIONS[version:], version + 1):
-            for statement in statements:
-                self._execute(statement)
-            self._execute(f"PRAGMA user_version = {number}")
-            self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        for statement in itertools.chain(*MIGRATIONS[version:]):
+            self._execute(statement)
+        self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        # Even where it is that already: to begin to write is no error in a file that is read-only, but to write is.
+        self._execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def _sweep(self) -> None:
         """Takes the locks of the dead away."""
-        start = f"{self.path.name}."
+        name = re.compile(re.escape(self.path.name) + r"\.([0-9a-f]{16})\.lock")
         for path in self.path.parent.iterdir():
-            if path.name.startswith(start) and path.name.endswith(".lock"):
-                self._is_alive(path.name.removeprefix(start).removesuffix(".lock"))
+            if found := name.fullmatch(path.name):
+                self._is_alive(found[1])
 
     def _hold(self) -> None:
         """Takes the lock that tells everybody that this owner is alive.
@@ -460,6 +481,7 @@ class _Database:
         """
         path = self._lock_path(self._owner)
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        _locks.add(self._lock)
         try:
             _lock(self._lock, probing=False)
             locked = _is_locked(path)
@@ -492,20 +514,19 @@ class _Database:
     def close(self) -> None:
         import sqlite3
 
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            if self._lock is not None:
-                # What cannot be written is let go of all the same, with the lock.
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute(
-                        "UPDATE work SET owner = NULL, state = CASE state WHEN 'intent' THEN 'unknown' ELSE state END "
-                        "WHERE owner = ?",
-                        (self._owner,),
-                    )
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            connection.close()
         if self._lock is not None:
+            # What cannot be written is let go of all the same, with the lock.
+            with contextlib.suppress(sqlite3.Error):
+                self._execute(
+                    "UPDATE work SET owner = NULL, state = CASE state WHEN 'intent' THEN 'unknown' ELSE state END "
+                    "WHERE owner = ?",
+                    self._owner,
+                )
+            with contextlib.suppress(sqlite3.Error):
+                self._execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._connection.close()
+        if self._lock is not None:
+            _locks.discard(self._lock)
             os.close(self._lock)
             self._lock = None
             with contextlib.suppress(OSError):
@@ -544,15 +565,17 @@ class _Database:
                     each.error = self._translated(error)
             self._execute("COMMIT")
         except BaseException:
-            if self._connection is not None and self._connection.in_transaction:
+            if self._connection.in_transaction:
                 self._execute("ROLLBACK")
             raise
 
     def _check_file(self) -> None:
         """Raises OSError where what is written would be lost: SQLite writes on into a file that was deleted."""
-        found = self.path.stat()
-        if (found.st_dev, found.st_ino) != self._file:
-            raise FileNotFoundError(errno.ENOENT, "it was moved or deleted while it was open")
+        with contextlib.suppress(FileNotFoundError):
+            found = self.path.stat()
+            if (found.st_dev, found.st_ino) == self._file:
+                return
+        raise FileNotFoundError(errno.ENOENT, "it was moved or deleted while it was open")
 
     def begin(self, intent: Intent) -> Entry:
         if not self._prompts:
@@ -600,14 +623,14 @@ class _Database:
         )
 
     def saw(self, key: str, job_set: JobSet) -> None:
-        told = self._told(job_set)
+        told = written(job_set, prompts=self._prompts)
         self._execute("UPDATE work SET job_set = ? WHERE key = ? AND state = 'submitted'", told, key)
 
     def finish(self, key: str, job_set: JobSet) -> None:
         self._execute(
             "UPDATE work SET state = 'ended', owner = NULL, job_set = ?, ended_at = coalesce(ended_at, ?) "
             "WHERE key = ? AND state IN ('submitted', 'ended')",
-            self._told(job_set),
+            written(job_set, prompts=self._prompts),
             _text(datetime.now(UTC)),
             key,
         )
@@ -649,10 +672,10 @@ class _Database:
 
     def forget(self, key: str) -> Entry:
         entry = self._known(key)
-        if entry.mine:
-            msg = f"{key!r} is under way here: wait for its end before the journal {self.path} may forget it."
+        if entry.mine and entry.state == "intent":
+            msg = f"{key!r} is being submitted here: wait for its answer before the journal {self.path} may forget it."
             raise JournalError(msg)
-        if entry.held:
+        if entry.held and not entry.mine:
             raise JournalError(self._elsewhere(key))
         self._execute("DELETE FROM work WHERE seq = ?", entry.seq)
         return entry
@@ -676,8 +699,8 @@ class _Database:
         return row
 
     def _entry(self, row: Row) -> Entry:
-        *written, state, owner, seq, identifier, submitted_at, job_set = row
-        fields: dict[str, Any] = dict(zip(Intent.__struct_fields__, written, strict=True))
+        *intent, state, owner, seq, identifier, submitted_at, job_set = row
+        fields: dict[str, Any] = dict(zip(Intent.__struct_fields__, intent, strict=True))
         fields["created_at"] = datetime.fromisoformat(fields["created_at"])
         held = self._is_alive(owner)
         return Entry(
@@ -686,21 +709,13 @@ class _Database:
             seq=seq,
             id=identifier,
             submitted_at=submitted_at and datetime.fromisoformat(submitted_at),
-            job_set=job_set and _decoder.decode(job_set),
+            job_set=job_set and read(job_set),
             mine=owner == self._owner,
             held=held,
         )
 
-    def _told(self, job_set: JobSet) -> bytes:
-        # What was asked for may stand in the service's answer.
-        return _encoder.encode(job_set if self._prompts else msgspec.structs.replace(job_set, body=b""))
-
     def _execute(self, statement: str, *values: object) -> sqlite3.Cursor:
-        connection = self._connection
-        if connection is None:
-            msg = f"The journal {self.path} is not open."
-            raise JournalError(msg)
-        return connection.execute(statement, values)
+        return self._connection.execute(statement, values)
 
     def _number(self, query: str) -> int:
         found: int = self._execute(query).fetchone()[0]
@@ -771,18 +786,3 @@ def _is_locked(path: Path) -> bool:
 def _text(moment: datetime) -> str:
     """In UTC, so that the order of texts is that of times."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _to_json(value: object) -> object:
-    # A name of a file need not be text.
-    if isinstance(value, Path):
-        return quote_from_bytes(os.fsencode(value))
-    raise NotImplementedError
-
-
-def _from_json(kind: type, value: Any) -> Any:
-    return kind(os.fsdecode(unquote_to_bytes(value)))
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_to_json)
-_decoder = msgspec.json.Decoder(JobSet, dec_hook=_from_json)

@@ -151,6 +151,7 @@ class Submits:
         name = key if isinstance(key, str) else key(form)
         pause = BUSY
         while True:
+            self._check_open()
             # One at a time for each key: the others wait here, and not on the journal.
             turn = self._turns.setdefault(name, asyncio.Lock())
             with anyio.move_on_after(until - time.monotonic()) as patience:

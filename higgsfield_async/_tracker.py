@@ -271,6 +271,12 @@ class Tracker:
                 self._take(tracked, early[1])
         return tracked
 
+    def disown(self, key: str) -> None:
+        """Forgets that a generation is a unit of work: its key may be another one's soon."""
+        for tracked in self._known.values():
+            if tracked.key == key:
+                tracked.key, tracked.holding = None, False
+
     @property
     def opened(self) -> Iterable[Tracked]:
         """Every generation that was submitted or looked at, and not seen to end, the oldest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -146,21 +147,30 @@ class Postgres:
         self.execute("postgres", sql.SQL("create database {}").format(sql.Identifier(name)))
         return self.dsn(name)
 
-    def drop_database(self, dsn: str) -> int:
-        """Take a database away, and return how many connections to it there still were."""
+    def drop_database(self, dsn: str) -> None:
+        """Take a database away; who is still connected to it is an error."""
         name = dsn.rpartition("/")[2]
-        for _ in range(200):  # one that was closed is gone a little later
-            if not (left := self.connections(name)):
-                break
-            time.sleep(0.02)
-        self.execute("postgres", sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-        return left
+        try:
+            self.wait_until_gone(name)
+        finally:
+            self.execute("postgres", sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
-    def connections(self, name: str) -> int:
-        """How many connections to a database there are."""
-        query = "select count(*) from pg_stat_activity where datname = %s and backend_type = 'client backend'"
-        (count,) = self.execute("postgres", query, name)[0]
-        return int(count)
+    @functools.cache  # noqa: B019 (one server for all the tests)
+    def shared(self) -> str:
+        """A database that is there until the end."""
+        return self.create_database()
+
+    def wait_until_gone(self, name: str) -> None:
+        """Wait until nobody is connected to a database of that name, or goes by that name."""
+        query = """
+            select count(*) from pg_stat_activity
+            where %s in (datname::text, application_name) and backend_type = 'client backend'
+        """
+        for _ in range(250):  # what was closed is gone a little later
+            if self.execute("postgres", query, name) == [(0,)]:
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"there are connections left to {name}")
 
     def execute(self, database: str, query: str | sql.Composed, *values: object) -> list[tuple[Any, ...]]:
         """Run one statement in a database, and return its rows."""

@@ -228,7 +228,7 @@ async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandb
 
 
 async def test_a_worker_cancels_what_was_submitted(dsn: str, hf: Cluster) -> None:
-    async with Sandbox(speed=2) as sandbox, working(dsn, sandbox.platform()):
+    async with Sandbox(speed=6) as sandbox, working(dsn, sandbox.platform()):
         task = await hf.submit(V2.request, key="stop")
         await until(lambda: bool(sandbox.generations))
         await task.cancel()
@@ -559,7 +559,7 @@ async def test_an_application_of_dbos_is_left_alone(dsn: str, sandbox: Sandbox) 
 
 
 async def test_a_worker_whose_client_fails_ends_and_hands_over(dsn: str, hf: Cluster) -> None:
-    async with Sandbox(speed=2) as sandbox:
+    async with Sandbox(speed=5) as sandbox:
         async with working(dsn, sandbox.platform(), ends=HiggsfieldError) as worker:
             task = await hf.submit(V1.request)
             await until(lambda: bool(sandbox.generations))

@@ -26,6 +26,7 @@ SERVERS = {
     "aiohttp_app.py": ("aiohttp.web", "-H127.0.0.1", "-P{port}", "aiohttp_app:application"),
 }
 SMALL = {
+    "batch_again.py",
     "character.py",
     "errors.py",
     "local_pictures.py",
@@ -97,6 +98,23 @@ def test_many(sandbox: Sandbox, tmp_path: Path) -> None:
     lines = run("many.py", env=environment(sandbox), cwd=tmp_path).stdout.splitlines()
     assert lines[-1] == "30 done, 0 failed"
     assert {line.split()[1] for line in lines[:-1]} == set(sandbox.generations)
+
+
+@POSIX
+def test_batch_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    env = environment(sandbox)
+    with subprocess.Popen(command("batch_again.py"), env=env, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(8):
+            assert process.stdout.readline()
+        process.kill()
+    assert 8 <= len(sandbox.generations) < 24
+    for _ in range(2):
+        lines = run("batch_again.py", env=env, cwd=tmp_path).stdout.splitlines()
+        assert lines[-1] == "24 of 24 done; 0 that nobody can tell of"
+        assert {line.split()[1] for line in lines[:-1]} == set(sandbox.generations)
+    assert len(sandbox.generations) == 24
+    assert {path.stem for path in (tmp_path / "results").glob("[!.]*")} == set(sandbox.generations)
 
 
 def test_saving(sandbox: Sandbox, tmp_path: Path) -> None:

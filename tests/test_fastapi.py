@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
@@ -681,6 +682,32 @@ async def test_keys_are_not_remembered_without_end(
         for key in ("4", "4"):
             await call.submit(V1, **{"Idempotency-Key": key})
         assert len(sandbox.generations) == 7
+
+
+async def test_a_journal_knows_keys_beyond_a_restart(
+    client: Make, sandbox: Sandbox, surface: Surface, tmp_path: Path
+) -> None:
+    refs: list[str] = []
+    for _ in range(2):
+        async with running(application(lambda: client(surface, journal=tmp_path / "generations.db"))) as call:
+            status, state = await call.submit(surface, **{"Idempotency-Key": "k"})
+            assert status == 202
+            refs.append(state["ref"])
+    assert len({*refs}) == len(sandbox.generations) == 1
+
+
+async def test_what_was_lost_is_found_by_hand(client: Make, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.script("submit", Fault.reset(accept=True))
+    hf = client(V1, journal=tmp_path / "generations.db")
+    async with running(application(lambda: hf)) as call:
+        for _ in range(2):
+            status, document = await call.submit(V1, **{"Idempotency-Key": "k"})
+            assert (status, document["error"]) == (502, "SubmissionUnknown")
+        [paid] = sandbox.generations
+        assert (await hf.resolve("post:k", paid)).id == paid
+        status, state = await call.submit(V1, **{"Idempotency-Key": "k"})
+        assert (status, state["id"]) == (202, paid)
+    assert len(sandbox.generations) == 1
 
 
 async def test_what_is_under_way_is_not_forgotten(

@@ -115,6 +115,8 @@ OURS: LiteralString = """
     space = %(space)s and key = %(key)s and nonce = %(nonce)s and (state = 'intent' and holder = any(%(mine)s)
         or state = 'unknown' and holder is null and left_by = any(%(mine)s))
 """
+# Who lost its lock may still tell of a generation whose key is another's by now.
+SAME: LiteralString = "(id = %(id)s or holder = %(me)s)"
 # Shared, so that two who look at the same time do not take each other for the owner. In the order of the keys, so that
 # two who write do not wait for each other. What changed since this statement began is looked at as it is now.
 BURY: LiteralString = """
@@ -166,6 +168,8 @@ NOTICED: LiteralString = """
     set tcp_keepalives_count = 3;
     set tcp_user_timeout = 10000
 """
+# How many seconds the commit of an id waits for a server that is away, at most: then whoever has it puts it elsewhere.
+COMMITTING = 1.0
 # How many rows are taken out in one transaction.
 PRUNED = 5_000
 
@@ -188,7 +192,8 @@ class PostgresJournal:
             the service's answers are kept without their bodies.
         spill: A file for ids that the journal could not take, on a disk that outlives the process; by default one in
             `$XDG_STATE_HOME/higgsfield_async`, or `~/.local/state/higgsfield_async`.
-        patience: How many seconds an operation waits for a server that is away.
+        patience: How many seconds an operation waits for a server that is away. The commit of an id waits a second at
+            most: what is nowhere yet is better put into the spill file.
         connections: How many connections at most, besides the one that holds the lock.
 
     Raises:
@@ -211,12 +216,12 @@ class PostgresJournal:
         parts = _parts(dsn)
         place = f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
         self._shown = f"postgresql://{place}"
-        self._secret = str(parts.get("password") or "")
         self._dsn = make_conninfo("", **{**CONNECTING, **parts})
         self._space = space
         self._prompts = prompts
-        self._spill = _spill(f"{place}\n{space}") if spill is None else spill
+        self._spill = _spill(f"{place}\n{space}") if spill is None else spill.absolute()
         self._patience = patience
+        self._most = connections
         self._connections = _Connections(self._connect, connections)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guard: Connection | None = None
@@ -261,10 +266,12 @@ class PostgresJournal:
             msg = f"The journal {self._shown} is open already: each client takes a PostgresJournal of its own."
             raise JournalError(msg)
         self._loop = asyncio.get_running_loop()
-        self._lost.clear()
+        self._connections, self._lost = _Connections(self._connect, self._most), asyncio.Event()
         try:
-            await self._migrate()
-            guard, owner = await self._take()
+            async with asyncio.timeout(self._patience):
+                await anyio.to_thread.run_sync(self._make_place)
+                await self._migrate()
+                guard, owner = await self._take()
         except BaseException as error:
             self._loop = None
             await self._connections.close()
@@ -276,8 +283,9 @@ class PostgresJournal:
 
     async def close(self) -> None:
         """Writes what is to be written, and lets go of everything that is held."""
-        if self._loop is None or self._watching is None:
+        if self._watching is None:
             return
+        self._check_loop()
         watching, self._watching = self._watching, None
         with anyio.CancelScope(shield=True):
             if self._running:
@@ -329,7 +337,7 @@ class PostgresJournal:
                 raise JournalError(msg)
 
         try:
-            await self._do(key, commit)
+            await self._do(key, commit, COMMITTING)
         except JournalError as error:
             error.charged = "unknown"
             raise
@@ -352,7 +360,7 @@ class PostgresJournal:
         await self._set(
             key,
             "job_set = %(job_set)s",
-            "state = 'submitted' and id = %(id)s",
+            f"state = 'submitted' and {SAME}",
             job_set=written(job_set, prompts=self._prompts),
             id=job_set.id,
         )
@@ -362,7 +370,7 @@ class PostgresJournal:
         await self._set(
             key,
             "state = 'ended', job_set = %(job_set)s, holder = null, ended_at = coalesce(ended_at, now())",
-            "state in ('submitted', 'ended') and id = %(id)s",
+            f"state in ('submitted', 'ended') and {SAME}",
             job_set=written(job_set, prompts=self._prompts),
             id=job_set.id,
         )
@@ -486,10 +494,7 @@ class PostgresJournal:
         return await self._do(key, resolve)
 
     async def forget(self, key: str) -> Entry:
-        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`.
-
-        What this journal holds is under way here, be it an attempt or a wait.
-        """
+        """Takes a unit of work out, so that the same key is submitted anew: see `Journal.forget`."""
         seen: Entry | None = None
 
         async def forget(connection: Connection) -> Entry:
@@ -501,16 +506,20 @@ class PostgresJournal:
             if found is None:
                 msg = f"The journal has nothing under {key!r}."
                 raise JournalError(msg)
-            seen = None if found.held else found
+            if found.held and (found.state == "intent" or not found.mine):
+                where = "here" if found.mine else "by another client that is alive"
+                msg = f"{key!r} is under way, or looked after, {where}: the journal cannot forget it."
+                raise JournalError(msg)
+            seen = found
             done = await connection.execute(
                 """
                 delete from higgsfield.journal
-                where space = %(space)s and key = %(key)s and nonce = %(nonce)s and holder is null
+                where space = %(space)s and key = %(key)s and nonce = %(nonce)s and coalesce(holder, %(me)s) = %(me)s
                 """,
-                {"space": self._space, "key": key, "nonce": found.intent.nonce},
+                {"space": self._space, "key": key, "nonce": found.intent.nonce, "me": self._owner or 0},
             )
             if not done.rowcount:
-                msg = f"{key!r} is under way, here or elsewhere: somebody alive holds it."
+                msg = f"{key!r} was taken over by another client at this moment: the journal cannot forget it."
                 raise JournalError(msg)
             return found
 
@@ -545,7 +554,7 @@ class PostgresJournal:
         values = {**msgspec.structs.asdict(kept), "space": self._space, "me": self._me(), "mine": self._owners}
         row = await (await connection.execute(BEGIN, values)).fetchone()
         if row is not None:
-            return self._entry(row)
+            return self._held(row)
         found = await self._find(connection, intent.key)
         if found is None:
             raise _LockLost
@@ -561,7 +570,13 @@ class PostgresJournal:
         if row is None:
             msg = f"{intent.key!r} was written down, and taken over by somebody else while the server was away."
             raise JournalError(msg)
-        return self._entry(row)
+        return self._held(row)
+
+    def _held(self, row: Row) -> Entry:
+        entry = self._entry(row)
+        if not entry.mine:  # the lock was lost while the answer was on its way
+            raise _LockLost
+        return entry
 
     async def _abandon(self, connection: Connection, key: str, nonce: str) -> None:
         await self._bury(connection)
@@ -639,15 +654,15 @@ class PostgresJournal:
 
     # How operations are carried out
 
-    async def _do(self, key: str | None, operation: Operation[T]) -> T:
+    async def _do(self, key: str | None, operation: Operation[T], patience: float | None = None) -> T:
         """Carries an operation out, whatever becomes of its caller, after those of its key that were begun earlier."""
-        return await asyncio.shield(self._start(key, operation))
+        return await asyncio.shield(self._start(key, operation, patience))
 
-    def _start(self, key: str | None, operation: Operation[T]) -> asyncio.Task[T]:
+    def _start(self, key: str | None, operation: Operation[T], patience: float | None = None) -> asyncio.Task[T]:
         if key is None:
             return self._task(list(self._running), operation)
         earlier = self._last.get(key)
-        task = self._task([] if earlier is None else [earlier], operation)
+        task = self._task([] if earlier is None else [earlier], operation, patience)
         self._last[key] = task
 
         def ended(_: asyncio.Task[T]) -> None:
@@ -657,28 +672,34 @@ class PostgresJournal:
         task.add_done_callback(ended)
         return task
 
-    def _task(self, earlier: list[asyncio.Task[Any]], operation: Operation[T]) -> asyncio.Task[T]:
+    def _task(
+        self, earlier: list[asyncio.Task[Any]], operation: Operation[T], patience: float | None = None
+    ) -> asyncio.Task[T]:
         if self._watching is None:
             msg = f"The journal {self._shown} is not open."
             raise JournalError(msg)
-        if self._loop is not asyncio.get_running_loop():
-            msg = f"The journal {self._shown} was opened in another event loop."
-            raise JournalError(msg)
-        task = asyncio.create_task(self._carry_out(earlier, operation), name="higgsfield_async.journal")
+        self._check_loop()
+        patience = self._patience if patience is None else min(patience, self._patience)
+        task = asyncio.create_task(self._carry_out(earlier, operation, patience), name="higgsfield_async.journal")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(_looked_at)
         return task
 
-    async def _carry_out(self, earlier: list[asyncio.Task[Any]], operation: Operation[T]) -> T:
+    def _check_loop(self) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            msg = f"The journal {self._shown} was opened in another event loop."
+            raise JournalError(msg)
+
+    async def _carry_out(self, earlier: list[asyncio.Task[Any]], operation: Operation[T], patience: float) -> T:
         if earlier:
             await asyncio.wait(earlier)
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + patience
         for attempt in itertools.count():
             try:
                 async with asyncio.timeout(max(until - time.monotonic(), 0.1)), self._connections.one() as connection:
                     return await operation(connection)
-            except (psycopg.Error, OSError, _LockLost) as error:
+            except (psycopg.Error, OSError, UnicodeError, msgspec.MsgspecError, _LockLost) as error:
                 if not _passes(error) or time.monotonic() > until:
                     raise self._failed(error) from None
             await asyncio.sleep(min(0.05 * 2**attempt, 1.0) * random.uniform(0.5, 1.0))
@@ -687,9 +708,7 @@ class PostgresJournal:
     def _failed(self, error: BaseException) -> JournalError:
         # What Postgres adds to its message may hold values of the row, and with them a prompt.
         told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-        told = told or (str(error).splitlines() or ["no answer in time"])[0]
-        if self._secret:
-            told = told.replace(self._secret, "…")
+        told = told or (str(error).splitlines() or ["it did not answer in time"])[0]
         msg = f"The journal {self._shown} cannot be used: {told.rstrip('.')}."
         return JournalError(msg, transient=_passes(error))
 
@@ -704,6 +723,13 @@ class PostgresJournal:
             raise
         return connection
 
+    def _make_place(self) -> None:
+        try:
+            self._spill.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            msg = f"{self._spill.parent} cannot be made for the journal's spill file ({error.strerror}): give spill=."
+            raise JournalError(msg) from error
+
     async def _migrate(self) -> None:
         async with self._connections.one() as connection:
             if connection.info.server_version < OLDEST_SERVER:
@@ -711,8 +737,7 @@ class PostgresJournal:
                 raise JournalError(msg)
             async with connection.transaction():
                 await connection.execute("select pg_advisory_xact_lock(%s)", (MIGRATING,))
-                made = await connection.execute("select to_regclass('higgsfield.version') is not null")
-                if await made.fetchone() == (False,):
+                if not await _value(connection, "select to_regclass('higgsfield.version') is not null"):
                     await connection.execute(
                         """
                         create schema if not exists higgsfield;
@@ -720,8 +745,7 @@ class PostgresJournal:
                         insert into higgsfield.version values (0)
                         """
                     )
-                row = await (await connection.execute("select max(version) from higgsfield.version")).fetchone()
-                version = int(row[0]) if row is not None else 0
+                version: int = await _value(connection, "select max(version) from higgsfield.version")
                 if version > len(MIGRATIONS):
                     msg = (
                         f"The journal {self._shown} is of version {version}, and this higgsfield-async knows "
@@ -740,30 +764,32 @@ class PostgresJournal:
             await connection.execute(NOTICED)
             async with connection.transaction():
                 # Locked before anybody can see it.
-                row = await (
-                    await connection.execute(
-                        """
-                        insert into higgsfield.owners (machine, process) values (%s, %s)
-                        returning id, pg_advisory_lock(id)::text
-                        """,
-                        (socket.gethostname(), os.getpid()),
-                    )
-                ).fetchone()
-                owner = int(row[0]) if row is not None else 0
+                owner: int = await _value(
+                    connection,
+                    """
+                    insert into higgsfield.owners (machine, process) values (%s, %s)
+                    returning id, pg_advisory_lock(id)::text
+                    """,
+                    socket.gethostname(),
+                    os.getpid(),
+                )
             # In other transactions: a pooler that gives each one another connection shows here.
             async with self._connections.one() as other, other.transaction():
                 await self._bury(other)
                 await other.execute(
                     "delete from higgsfield.owners where id <> %s and pg_try_advisory_xact_lock_shared(id)", (owner,)
                 )
-                if not await _holds(connection, owner):
-                    raise JournalError(
-                        f"The journal {self._shown} does not keep its lock: is there a pooler in transaction mode? "
-                        "It takes a connection of its own to Postgres."
-                    )
+                kept = await _holds(connection, owner)
         except BaseException:
             await connection.close()
             raise
+        if not kept:
+            await connection.close()
+            msg = (
+                f"The journal {self._shown} does not keep its lock. Is there a pooler in transaction mode in between? "
+                "It takes connections of its own to Postgres."
+            )
+            raise JournalError(msg)
         return connection, owner
 
     async def _watch(self, guard: Connection, owner: int) -> None:
@@ -833,9 +859,14 @@ class _Connections:
             await self._free.pop().close()
 
 
+async def _value(connection: Connection, query: LiteralString, *values: object) -> Any:
+    """The first thing that a query answers with."""
+    return (await (await connection.execute(query, values)).fetchall())[0][0]
+
+
 async def _holds(guard: Connection, owner: int) -> bool:
     async with asyncio.timeout(ANSWER):
-        return await (await guard.execute(HELD, (owner,))).fetchone() == (1,)
+        return bool(await _value(guard, HELD, owner))
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
@@ -875,5 +906,9 @@ def _parts(dsn: str) -> dict[str, Any]:
 
 
 def _spill(place: str) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    except RuntimeError:
+        msg = "There is no home folder for the journal's spill file: give spill=."
+        raise ConfigurationError(msg) from None
     return Path(state, "higgsfield_async", f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.spill")

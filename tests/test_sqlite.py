@@ -1,0 +1,662 @@
+"""What is SQLite's own of `SQLiteJournal`: its file, its locks, its thread, and disks that are full or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import gc
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from test_journal import AT, END, elsewhere, found, intent, lost, seen, submitted
+
+from higgsfield_async import ConfigurationError, JournalError, _sqlite
+from higgsfield_async.journal import SQLiteJournal
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "generations.db"
+
+
+@pytest.fixture
+async def journal(path: Path) -> AsyncIterator[SQLiteJournal]:
+    made = SQLiteJournal(path)
+    await made.open()
+    yield made
+    await made.close()
+
+
+@contextmanager
+def plain(path: Path, **settings: Any) -> Iterator[sqlite3.Connection]:
+    """The file, as any program has it."""
+    connection = sqlite3.connect(path, isolation_level=None, **settings)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def inside(journal: SQLiteJournal) -> sqlite3.Connection:
+    """The journal's own connection. Its thread is idle while a test looks."""
+    assert journal._worker is not None
+    return journal._worker.database._connection
+
+
+def names(path: Path) -> list[str]:
+    return sorted(each.name for each in path.parent.iterdir())
+
+
+def locks(path: Path) -> list[str]:
+    return [name for name in names(path) if name.endswith(".lock")]
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "higgsfield_async.journal"]
+
+
+async def opens(path: Path) -> str:
+    """What opening it says, having left nothing behind."""
+    before = names(path)
+    with pytest.raises(JournalError) as caught:
+        await SQLiteJournal(path).open()
+    assert names(path) == before
+    assert not threads()
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+class TestPath:
+    @pytest.mark.parametrize("wrong", ["", ":memory:", b"generations.db", "a\0b"])
+    def test_it_must_be_that_of_a_file(self, wrong: Any) -> None:
+        with pytest.raises(ConfigurationError, match="path"):
+            SQLiteJournal(wrong)
+
+    async def test_another_folder_later_is_no_other_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(path.parent)
+        journal = SQLiteJournal(path.name)
+        assert journal.spill == Path("generations.db.spill")
+        await journal.open()
+        elsewhere = path.parent / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        await journal.begin(intent())
+        assert journal.spill == path.with_name("generations.db.spill")
+        await journal.close()
+        await journal.open()
+        assert await journal.find("boat")
+        await journal.close()
+        assert not list(elsewhere.iterdir())
+
+    async def test_odd_names_are_names(self, tmp_path: Path) -> None:
+        path = tmp_path / "a boat?mode=ro&x=%41#é.db"
+        journal = SQLiteJournal(path)
+        await journal.open()
+        await journal.begin(intent())
+        assert path.exists()
+        await journal.close()
+        assert names(path) == [path.name]
+
+    async def test_a_link_is_what_it_leads_to(self, path: Path, journal: SQLiteJournal) -> None:
+        folder = path.parent / "elsewhere"
+        folder.mkdir()
+        link = folder / "link.db"
+        link.symlink_to(path)
+        other = SQLiteJournal(link)
+        await other.open()
+        await journal.begin(intent())
+        entry = await found(other)
+        assert (entry.state, entry.held, entry.mine) == ("intent", True, False)
+        await other.close()
+
+    async def test_the_spill_may_be_elsewhere(self, path: Path, tmp_path: Path) -> None:
+        assert SQLiteJournal(path, spill=tmp_path / "spill").spill == tmp_path / "spill"
+
+    async def test_it_shows_where_it_is(self, path: Path, journal: SQLiteJournal) -> None:
+        assert repr(journal) == f"SQLiteJournal({str(path)!r}, open)"
+        assert repr(SQLiteJournal("boats.db")) == "SQLiteJournal('boats.db', closed)"
+
+    def test_sqlite_is_imported_when_one_is_opened(self) -> None:
+        program = "import sys, higgsfield_async.journal; sys.exit('sqlite3' in sys.modules)"
+        # The measuring of coverage has a database of its own.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+        assert subprocess.run([sys.executable, "-c", program], env=env, check=False).returncode == 0
+
+
+class TestFile:
+    async def test_nobody_else_may_read_it(self, path: Path, journal: SQLiteJournal) -> None:
+        await journal.begin(intent())
+        files = list(path.parent.iterdir())
+        assert len(files) == 4
+        assert {each.stat().st_mode & 0o777 for each in files} == {0o600}
+
+    async def test_it_is_one_file_when_it_is_closed(self, path: Path) -> None:
+        journal, other = SQLiteJournal(path), SQLiteJournal(path)
+        await journal.open()
+        await other.open()
+        assert len(locks(path)) == 2
+        await submitted(journal)
+        await journal.close()
+        assert len(locks(path)) == 1
+        await other.close()
+        assert names(path) == [path.name]
+
+    async def test_what_is_paid_for_is_on_the_disk_when_it_is_said(self, journal: SQLiteJournal) -> None:
+        connection = inside(journal)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+        def synchronous() -> int:
+            level: int = connection.execute("PRAGMA synchronous").fetchone()[0]
+            return level
+
+        made = intent()
+        await journal.begin(made)
+        assert synchronous() == 2
+        await journal.claim("boat")
+        assert synchronous() == 1
+        await journal.commit("boat", made.nonce, "id-1", AT)
+        assert synchronous() == 2
+        await journal.saw("boat", seen())
+        assert synchronous() == 1
+        await journal.finish("boat", END)
+        assert synchronous() == 1
+        await lost(journal, "bird")
+        await journal.resolve("bird", "id-2", AT)
+        assert synchronous() == 2
+
+    async def test_one_sync_serves_all_that_wait(self, journal: SQLiteJournal) -> None:
+        statements: list[str] = []
+        inside(journal).set_trace_callback(statements.append)
+        await asyncio.gather(*(journal.begin(intent(f"key-{number}")) for number in range(300)))
+        inside(journal).set_trace_callback(None)
+        assert statements.count("COMMIT") < 30
+        assert sum(statement.startswith("INSERT") for statement in statements) == 300
+
+    async def test_another_applications_is_left_alone(self, path: Path) -> None:
+        for statement in ("CREATE TABLE boats (name TEXT)", "PRAGMA application_id = 7"):
+            path.unlink(missing_ok=True)
+            with plain(path) as connection:
+                connection.execute(statement)
+            before = path.read_bytes()
+            assert "another application" in await opens(path)
+            assert path.read_bytes() == before
+
+    async def test_a_newer_one_is_left_alone(self, path: Path) -> None:
+        journal = SQLiteJournal(path)
+        await journal.open()
+        await journal.close()
+        with plain(path) as connection:
+            connection.execute(f"PRAGMA user_version = {len(_sqlite.MIGRATIONS) + 1}")
+        before = path.read_bytes()
+        said = await opens(path)
+        assert "version 2" in said
+        assert "newer" in said
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["a text", "the first page", "nothing after its head"])
+    async def test_what_is_damaged_is_said_to_be(self, path: Path, name: str) -> None:
+        journal = SQLiteJournal(path)
+        await journal.open()
+        await submitted(journal)
+        await journal.close()
+        whole = path.read_bytes()
+        damaged = {
+            "a text": b"These are no generations. " * 100,
+            "the first page": whole[:100] + b"\xff" * 3996 + whole[4096:],
+            "nothing after its head": whole[:4096],
+        }[name]
+        path.write_bytes(damaged)
+        assert "damaged" in await opens(path)
+        assert path.read_bytes() == damaged
+
+    async def test_damage_is_met_where_it_is(self, path: Path) -> None:
+        journal = SQLiteJournal(path)
+        await journal.open()
+        for number in range(100):
+            await submitted(journal, f"key-{number}")
+            await journal.saw(f"key-{number}", seen())
+        await journal.close()
+        with path.open("r+b") as file:
+            file.seek(5 * 4096)
+            file.write(b"\xff" * (path.stat().st_size - 5 * 4096))
+        await journal.open()
+        with pytest.raises(JournalError, match="damaged"):
+            await journal.entries()
+        await journal.close()
+
+    async def test_what_it_keeps_must_be_readable(self, path: Path, journal: SQLiteJournal) -> None:
+        await submitted(journal)
+        await submitted(journal, "bird")
+        with plain(path) as connection:
+            connection.execute("UPDATE work SET job_set = '{}' WHERE key = 'boat'")
+        with pytest.raises(JournalError, match="cannot be read"):
+            await journal.find("boat")
+        assert (await found(journal, "bird")).id == "id-1"
+
+    async def test_what_is_no_text_is_not_written(self, journal: SQLiteJournal) -> None:
+        with pytest.raises(JournalError, match="Nothing was submitted"):
+            await journal.begin(intent("\ud800"))
+        assert await journal.entries() == []
+
+    async def test_a_fault_of_the_caller_stays_what_it_is(self, journal: SQLiteJournal) -> None:
+        with pytest.raises(KeyError):
+            await journal.entries("sunk")  # type: ignore[arg-type]
+        assert await journal.entries() == []
+
+
+class TestVersions:
+    NEWER = ("ALTER TABLE work ADD COLUMN note TEXT NOT NULL DEFAULT 'none'", "CREATE INDEX work_note ON work (note)")
+
+    async def old(self, path: Path) -> None:
+        journal = SQLiteJournal(path)
+        await journal.open()
+        await submitted(journal)
+        await lost(journal, "bird")
+        await journal.close()
+
+    async def test_what_an_earlier_one_wrote_is_brought_up_to_date(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await self.old(path)
+        newest = ("UPDATE work SET note = 'a ' || key",)
+        monkeypatch.setattr(_sqlite, "MIGRATIONS", (*_sqlite.MIGRATIONS, self.NEWER, newest))
+        journal = SQLiteJournal(path)
+        await journal.open()
+        assert [(entry.key, entry.state) for entry in await journal.entries()] == [
+            ("boat", "submitted"),
+            ("bird", "unknown"),
+        ]
+        await journal.begin(intent("fish"))
+        await journal.close()
+        with plain(path) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+            notes = connection.execute("SELECT note FROM work ORDER BY seq").fetchall()
+        assert notes == [("a boat",), ("a bird",), ("none",)]
+
+    async def test_a_step_that_fails_takes_the_others_back(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        await self.old(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(_sqlite, "MIGRATIONS", (*_sqlite.MIGRATIONS, self.NEWER, ("UPDATE nothing SET x = 1",)))
+            assert "nothing" in await opens(path)
+        journal = SQLiteJournal(path)
+        await journal.open()
+        assert len(await journal.entries()) == 2
+        await journal.close()
+
+    async def test_many_may_open_a_new_one_at_once(self, path: Path) -> None:
+        journals = [SQLiteJournal(path) for _ in range(12)]
+        await asyncio.gather(*(journal.open() for journal in journals))
+        assert len(locks(path)) == 12
+        await asyncio.gather(*(journal.begin(intent(f"key-{n}")) for n, journal in enumerate(journals)))
+        assert len(await journals[0].entries()) == 12
+        await asyncio.gather(*(journal.close() for journal in journals))
+        assert names(path) == [path.name]
+
+
+class TestNoPlace:
+    async def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "gone" / "generations.db"
+        with pytest.raises(JournalError, match="folder"):
+            await SQLiteJournal(path).open()
+
+    async def test_a_folder_in_its_place(self, path: Path) -> None:
+        path.mkdir()
+        assert "folder" in await opens(path)
+
+    @pytest.mark.parametrize("what", ["file", "folder"])
+    async def test_what_may_not_be_written(self, what: str) -> None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "generations.db"
+            journal = SQLiteJournal(path)
+            await journal.open()
+            await submitted(journal)
+            await journal.close()
+            path.chmod(0o444 if what == "file" else 0o666)
+            path.parent.chmod(0o777 if what == "file" else 0o555)
+            program = f"""
+import asyncio, os
+import concurrent.futures.thread, sqlite3
+from higgsfield_async import JournalError
+from higgsfield_async.journal import SQLiteJournal
+async def main():
+    try:
+        await SQLiteJournal({str(path)!r}).open()
+    except JournalError as error:
+        print(error, flush=True)
+if os.geteuid() == 0:
+    os.setuid({NOBODY})
+asyncio.run(main())
+os._exit(0)
+"""
+            with elsewhere(program) as running:
+                said, _ = await asyncio.to_thread(running.communicate)
+            path.parent.chmod(0o755)
+        assert str(path) in said
+        assert "may this user write" in said
+
+    async def test_no_room(self, journal: SQLiteJournal) -> None:
+        await submitted(journal, "bird")
+        made = intent()
+        await journal.begin(made)
+        connection = inside(journal)
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        large = b"x" * 100_000
+        # They go into one transaction; only what finds no room fails.
+        results = await asyncio.gather(
+            journal.find("bird"),
+            journal.begin(intent("fish", request=large)),
+            journal.commit("boat", made.nonce, "id-2", AT),
+            journal.find("boat"),
+            return_exceptions=True,
+        )
+        first, refused, written, last = results
+        assert isinstance(refused, JournalError)
+        assert "full" in str(refused)
+        assert "Nothing was submitted" in str(refused)
+        assert refused.charged == "no"
+        assert written is None
+        assert [entry.id for entry in (first, last)] == ["id-1", "id-2"]  # type: ignore[union-attr]
+        assert await journal.find("fish") is None
+        connection.execute("PRAGMA max_page_count = 1000000")
+        assert (await journal.begin(intent("fish", request=large))).mine
+
+    async def test_no_room_for_real(self, path: Path) -> None:
+        program = f"""
+import asyncio, json, resource, signal
+from test_journal import AT, intent
+from higgsfield_async import JournalError
+from higgsfield_async.journal import SQLiteJournal
+async def main():
+    journal = SQLiteJournal({str(path)!r})
+    await journal.open()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    begun, refused = [], []
+    for number in range(100):
+        made = intent(f"key-{{number}}", request=b"x" * 5_000)
+        try:
+            await journal.begin(made)
+        except JournalError as error:
+            refused.append(str(error))
+        else:
+            begun.append(made.key)
+    there = [entry.key for entry in await journal.entries()]
+    await journal.close()
+    print(json.dumps([begun, refused, there]), flush=True)
+asyncio.run(main())
+"""
+        with elsewhere(program) as running:
+            said, _ = await asyncio.to_thread(running.communicate)
+        begun, refused, there = json.loads(said)
+        assert begun
+        assert refused
+        assert there == begun
+        assert all(str(path) in each and each.endswith("Nothing was submitted.") for each in refused)
+        # Once there is room again, all of it is there, and nothing else.
+        journal = SQLiteJournal(path)
+        await journal.open()
+        assert [entry.key for entry in await journal.entries("unknown")] == begun
+        await journal.close()
+
+    async def test_a_file_that_is_taken_away(self, path: Path, journal: SQLiteJournal) -> None:
+        made = intent()
+        await journal.begin(made)
+        aside = path.with_name("aside.db")
+        path.rename(aside)
+        for stand_in in (False, True):
+            if stand_in:
+                path.touch()
+            with pytest.raises(JournalError, match="moved or deleted"):
+                await journal.begin(intent("bird"))
+            with pytest.raises(JournalError, match="moved or deleted") as caught:
+                await journal.commit("boat", made.nonce, "id-1", AT)
+            assert caught.value.charged == "unknown"
+        aside.replace(path)
+        await journal.commit("boat", made.nonce, "id-1", AT)
+        assert (await found(journal)).id == "id-1"
+
+
+class TestBusy:
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_sqlite, "BUSY", 0.05)
+
+    async def test_what_another_keeps_locked_can_be_read(self, path: Path, journal: SQLiteJournal) -> None:
+        await submitted(journal)
+        with plain(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            refused, entry, also = await asyncio.gather(
+                journal.begin(intent("bird")), journal.find("boat"), journal.release("boat"), return_exceptions=True
+            )
+            for error in (refused, also):
+                assert isinstance(error, JournalError)
+                assert "locked" in str(error)
+                assert error.transient
+            assert entry == await journal.find("boat")
+            assert entry is not None
+            connection.execute("ROLLBACK")
+        assert (await journal.begin(intent("bird"))).mine
+
+    async def test_what_cannot_be_let_go_of_is_so_all_the_same(self, path: Path, journal: SQLiteJournal) -> None:
+        leaving = SQLiteJournal(path)
+        await leaving.open()
+        await leaving.begin(intent())
+        with plain(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            await leaving.close()
+            connection.execute("ROLLBACK")
+        entry = await found(journal)
+        assert (entry.state, entry.held) == ("unknown", False)
+        assert len(locks(path)) == 1
+
+    async def test_opening_waits_no_longer_either(self, path: Path) -> None:
+        with plain(path) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            assert "locked" in await opens(path)
+            connection.execute("ROLLBACK")
+
+
+class TestLocks:
+    async def test_those_of_the_dead_are_taken_away(self, path: Path, journal: SQLiteJournal) -> None:
+        (mine,) = locks(path)
+        idle = path.with_name(f"{path.name}.0123456789abcdef.lock")
+        other = path.with_name(f"{path.name}.backup.lock")
+        for each in (idle, other):
+            each.touch()
+        second = SQLiteJournal(path)
+        await second.open()
+        assert not idle.exists()
+        assert other.exists()
+        assert mine in locks(path)
+        await second.close()
+
+    @pytest.mark.parametrize("how", ["no locks", "locks that hold nobody off"])
+    async def test_where_there_are_none_it_is_said(self, path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+        def flock(_file: int, _operation: int) -> None:
+            if how == "no locks":
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with pytest.raises(JournalError, match="file locks"):
+            await SQLiteJournal(path).open()
+        assert not locks(path)
+        assert not threads()
+
+    async def test_who_cannot_be_asked_is_taken_for_alive(self, path: Path, journal: SQLiteJournal) -> None:
+        await submitted(journal)
+        path.with_name(f"{path.name}.somebody.lock").mkdir()
+        with plain(path) as connection:
+            connection.execute("UPDATE work SET owner = 'somebody'")
+        entry = await journal.claim("boat")
+        assert entry is not None
+        assert (entry.held, entry.mine) == (True, False)
+
+    async def test_a_child_keeps_nothing_of_what_its_parent_held(self, path: Path, journal: SQLiteJournal) -> None:
+        program = f"""
+import asyncio, os, sys
+from test_journal import intent
+from higgsfield_async.journal import SQLiteJournal
+async def main():
+    journal = SQLiteJournal({str(path)!r})
+    await journal.open()
+    await journal.begin(intent())
+    ready, child = os.pipe()
+    if os.fork() == 0:
+        os.write(child, b"x")
+        sys.stdin.read()
+        return
+    os.read(ready, 1)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+        with elsewhere(program) as running:
+            assert running.stdout is not None
+            assert running.stdin is not None
+            assert await asyncio.to_thread(running.stdout.readline) == "ready\n"
+            assert (await found(journal)).held
+            running.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(running.wait)
+            # Its child is still there.
+            entry = await found(journal)
+            assert (entry.state, entry.held) == ("unknown", False)
+            running.stdin.close()
+            assert await asyncio.to_thread(running.stdout.read) == ""
+
+    async def test_what_is_held_by_a_program_it_starts_is_nothing(self, path: Path, journal: SQLiteJournal) -> None:
+        program = f"""
+import asyncio, subprocess, sys
+from test_journal import intent
+from higgsfield_async.journal import SQLiteJournal
+async def main():
+    journal = SQLiteJournal({str(path)!r})
+    await journal.open()
+    await journal.begin(intent())
+    child = "print('ready', flush=True); import sys; sys.stdin.read()"
+    subprocess.Popen([sys.executable, "-c", child], close_fds=False)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+        with elsewhere(program) as running:
+            assert running.stdout is not None
+            assert running.stdin is not None
+            assert await asyncio.to_thread(running.stdout.readline) == "ready\n"
+            running.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(running.wait)
+            assert not (await found(journal)).held
+            running.stdin.close()
+            assert await asyncio.to_thread(running.stdout.read) == ""
+
+    async def test_two_processes_begin_each_key_once(self, path: Path) -> None:
+        program = f"""
+import asyncio, json, random, sys
+from test_journal import intent
+from higgsfield_async.journal import SQLiteJournal
+async def main():
+    journal = SQLiteJournal({str(path)!r})
+    await journal.open()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    gate = asyncio.Semaphore(8)
+    async def begin(number):
+        async with gate:
+            made = intent(f"key-{{number}}", f"{{id(journal)}}-{{random.random()}}")
+            entry = await journal.begin(made)
+        assert entry.mine == (entry.intent.nonce == made.nonce)
+        return number if entry.mine else None
+    numbers = random.sample(range(200), 200)
+    begun = [number for number in await asyncio.gather(*map(begin, numbers)) if number is not None]
+    print(json.dumps(begun), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+asyncio.run(main())
+"""
+        with elsewhere(program) as one, elsewhere(program) as two:
+            both = (one, two)
+            for running in both:
+                assert running.stdout is not None
+                assert await asyncio.to_thread(running.stdout.readline) == "ready\n"
+            for running in both:
+                assert running.stdin is not None
+                running.stdin.write("go\n")
+                running.stdin.flush()
+            begun: list[int] = []
+            for running in both:
+                assert running.stdout is not None
+                begun += json.loads(await asyncio.to_thread(running.stdout.readline))
+        assert sorted(begun) == list(range(200))
+
+
+class TestThread:
+    async def test_it_is_not_opened_twice(self, journal: SQLiteJournal) -> None:
+        with pytest.raises(JournalError, match="of its own"):
+            await journal.open()
+        assert await journal.entries() == []
+
+    def ended(self) -> None:
+        for thread in threads():
+            thread.join(10)
+        assert not threads()
+
+    @pytest.mark.parametrize("steps", range(6))
+    async def test_an_opening_that_is_cancelled_leaves_nothing(self, path: Path, steps: int) -> None:
+        journal = SQLiteJournal(path)
+        opening = asyncio.ensure_future(journal.open())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert repr(journal).endswith("closed)")
+        # The next one may come at once.
+        await journal.open()
+        await journal.close()
+        # What was cancelled goes on by itself, until it is closed.
+        while threads() or locks(path):
+            await asyncio.sleep(0.01)
+
+    async def test_one_that_is_dropped_leaves_no_thread(self, path: Path) -> None:
+        journal = SQLiteJournal(path)
+        await journal.open()
+        assert len(threads()) == 1
+        del journal
+        gc.collect()
+        await asyncio.to_thread(self.ended)
+        assert names(path) == [path.name]
+
+    def test_a_loop_that_is_closed_first_leaves_no_thread(self, path: Path) -> None:
+        loop = asyncio.new_event_loop()
+        journal = SQLiteJournal(path)
+        loop.run_until_complete(journal.open())
+        reached, going = threading.Event(), threading.Event()
+
+        def held_up() -> None:
+            reached.set()
+            going.wait(10)
+
+        assert journal._worker is not None
+        worker = journal._worker
+        calling = loop.create_task(worker.call(held_up))
+        loop.run_until_complete(asyncio.sleep(0))
+        assert reached.wait(10)
+        calling.cancel()
+        loop.run_until_complete(asyncio.wait([calling]))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        going.set()
+        self.ended()
+        assert names(path) == [path.name]
