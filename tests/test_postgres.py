@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
+
+import pytest
 
 from higgsfield_async._domain import Job, JobSet, JobStatus
 from higgsfield_async._journal import Intent
