@@ -190,7 +190,7 @@ async def made(dsn: str, count: int) -> None:
         for number in range(count)
     ]
     async with Cluster(dsn, poll=PollPolicy.fixed(0.5, deadline=600)) as hf:
-        async for outcome in hf.map(requests, max_active=count):
+        async for outcome in hf.map(requests, max_active=max(1, count)):
             if outcome.error is not None:
                 raise outcome.error
 

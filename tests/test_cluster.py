@@ -437,6 +437,27 @@ async def test_a_database_that_is_away_is_waited_for_and_its_password_shown_nowh
     assert "tester:" not in told
 
 
+async def test_a_submit_that_may_be_queued_all_the_same_says_so(dsn: str, postgres: Postgres) -> None:
+    name = dsn.rpartition("/")[2]
+    slow = """
+        create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(5); return null; end';
+        create constraint trigger slow after insert on higgsfield.queue deferrable initially deferred
+        for each row execute function slow();
+    """
+    await asyncio.to_thread(postgres.execute, name, slow)
+    async with Cluster(dsn, account="a", poll=POLL) as hf:
+        submit = asyncio.create_task(hf.run(V1.request, timeout=2, key="doubt"))
+        committing = "select 1 from pg_stat_activity where wait_event = 'PgSleep'"
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(postgres.execute, name, committing):
+                await asyncio.sleep(0.02)
+        await asyncio.to_thread(postgres.stop)
+        with pytest.raises(JournalError, match="key='doubt'") as doubt:
+            await submit
+        assert (doubt.value.charged, doubt.value.transient) == ("unknown", True)
+        await asyncio.to_thread(postgres.start)
+
+
 async def test_what_a_database_refuses_is_no_reason_to_try_again(dsn: str, postgres: Postgres, hf: Cluster) -> None:
     task = await hf.submit(V1.request, key="k")
     await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], "drop table higgsfield.queue")

@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping
 
 from higgsfield_async._budget import Budget
 from higgsfield_async._domain import JobSet, TaskRef
-from higgsfield_async._errors import ClientClosed, ConnectionFailed, HiggsfieldError, NotCancelable, Unsupported
+from higgsfield_async._errors import (
+    ClientClosed,
+    ConnectionFailed,
+    HiggsfieldError,
+    JournalError,
+    NotCancelable,
+    Unsupported,
+)
 from higgsfield_async._frozen import frozen
 from higgsfield_async._http import Ticket
 from higgsfield_async._limits import Limits
@@ -95,7 +102,14 @@ class Enqueues(Submits):
             raise
 
     async def _put(self, parts: Parts, work: Work, seconds: float) -> GenerationTask:
-        task = self.standing(parts, await self._rows.put(work, seconds))
+        try:
+            found = await self._rows.put(work, seconds)
+        except JournalError as error:
+            if error.charged != "unknown":
+                raise
+            msg = f"{error} It may be queued all the same: submit it again with key={work.key!r}, which pays once."
+            raise JournalError(msg, charged="unknown", transient=True) from error
+        task = self.standing(parts, found)
         logger.debug("Queued: %s", work.key)
         return task
 

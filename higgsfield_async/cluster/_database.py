@@ -177,17 +177,27 @@ class Database:
         """Does some work in one transaction.
 
         Raises:
-            JournalError: The database cannot be reached, or has not what is asked of it. `refused` says whether it
-                certainly did nothing.
+            JournalError: The database cannot be reached, or has not what is asked of it. Its `charged` is "unknown"
+                where it may have been done all the same.
         """
         await self.open()
 
-        def transact() -> T:
-            assert self._engine is not None  # noqa: S101  # it is open
-            with self._engine.begin() as connection:
-                return work(connection)
+        committing = False
 
-        return await self._blocking(transact)
+        def transact() -> T:
+            nonlocal committing
+            assert self._engine is not None  # noqa: S101  # it is open
+            with self._engine.connect() as connection, connection.begin():
+                done = work(connection)
+                committing = True
+            return done
+
+        try:
+            return await self._blocking(transact)
+        except JournalError as error:
+            if committing:
+                error.charged = "unknown"
+            raise
 
     async def call(self, work: Callable[[], T]) -> T:
         """Does what DBOS does, in a thread.
@@ -208,11 +218,13 @@ class Database:
 
     async def patiently(self, work: Callable[[sqlalchemy.Connection], T], seconds: float = math.inf) -> T:
         """As `run`, and again for so long while the database is away. The work must bear to be done twice."""
-        until, pause = time.monotonic() + seconds, 0.1
+        until, pause, doubtful = time.monotonic() + seconds, 0.1, False
         while True:
             try:
                 return await self.run(work)
             except JournalError as error:
+                doubtful = doubtful or error.charged == "unknown"
+                error.charged = "unknown" if doubtful else "no"
                 if not error.transient or time.monotonic() + pause >= until:
                     raise
                 logger.info("The database is away, and will be asked again: %s", error)

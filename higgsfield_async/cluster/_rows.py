@@ -328,7 +328,9 @@ class Rows:
                 (self._space, after),
             ).all()
 
-        found = {workflow_of(self._space, key, attempt): key for key, attempt in await self._database.run(read)}
+        found: dict[str, str] = {
+            workflow_of(self._space, key, attempt): key for key, attempt in await self._database.run(read)
+        }
         if not found:
             return ""
 
