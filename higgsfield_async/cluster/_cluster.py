@@ -58,7 +58,8 @@ class Cluster(Higgsfield):
         account: A name for the account whose key the workers have; the one of its queue.
         max_active: How many generations of the account may be open at once, over all workers. It is written into the
             database by a worker that starts; None leaves what is there.
-        submits_per_second: How many generations of the account may be begun in a second, the same way.
+        submits_per_second: How many generations of the account may be begun in a second, the same way. It is counted
+            over a fifth of a second, so that a fifth more may fall into one second.
         poll: How a process that waits reads the database: every `first` seconds, with one query for all it waits for.
             On a worker, `worker_poll` of `run_worker` says when the service is asked.
         limits: Connections and time limits of downloads.

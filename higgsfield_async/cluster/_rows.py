@@ -60,9 +60,9 @@ _CLASSES: Mapping[str, type[GenerationRequest]] = {
 logger = logging.getLogger("higgsfield_async.cluster")
 
 # Limits of a rate are counted over so many seconds, or over the time of one.
-BURST = 0.25
+BURST = 0.2
 # How often a worker looks for more work, in seconds.
-POLLED = 0.25
+POLLED = 0.2
 
 
 class Work(Struct, frozen=True, kw_only=True):

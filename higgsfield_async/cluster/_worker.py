@@ -93,9 +93,10 @@ class Worker:
         limits: Limits,
     ) -> None:
         self._dsn = dsn
-        self._database = Database(dsn)
+        # Two may be taken at a time by what takes over, and by a round; connections are what a Postgres has least of.
+        self._database = Database(dsn, connections=3)
         self._rows = {name: Rows(self._database, name) for name in transports}
-        self._journals = {name: PostgresJournal(dsn, space=name) for name in transports}
+        self._journals = {name: PostgresJournal(dsn, space=name, connections=3) for name in transports}
         self._clients = {
             name: Higgsfield(transport, poll=poll, retry=retry, limits=limits, journal=self._journals[name])
             for name, transport in transports.items()
@@ -184,7 +185,7 @@ class Worker:
                 "serializer": dbos.DBOSPortableJSONSerializer(),
                 "log_level": "ERROR",
                 "enable_otlp": False,
-                "sys_db_pool_size": 4,
+                "sys_db_pool_size": 3,
                 "scheduler_polling_interval_sec": 3600.0,
                 "db_engine_kwargs": {"connect_args": {"connect_timeout": 5, **KEEPALIVE}},
             }
