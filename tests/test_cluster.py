@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import dbos
+import psycopg
 import pytest
 import sqlalchemy
 from clusters import POLL, until
@@ -32,6 +33,7 @@ from higgsfield_async import (
     JobStatus,
     JournalError,
     Keyframes,
+    Limits,
     NotCancelable,
     NotFound,
     Outcome,
@@ -42,10 +44,12 @@ from higgsfield_async import (
     TaskRef,
     Transport,
     Unsupported,
+    UploadError,
     WaitTimeout,
 )
 from higgsfield_async.cluster import Cluster, PostgresJournal, _told as told
 from higgsfield_async.cluster.__main__ import main
+from higgsfield_async.cluster._database import imported
 from higgsfield_async.cluster._worker import Worker
 from higgsfield_async.sandbox import Fault, Sandbox
 from postgres import Postgres
@@ -177,6 +181,7 @@ async def test_what_is_lost_is_told_and_never_sent_again(dsn: str, sandbox: Sand
         (entry,) = await hf.unknown()
         assert entry.key == "lost"
         assert (await hf.counts()).failed == 1
+        assert not [open_one async for open_one in hf.recover()]
         (paid,) = sandbox.generations
         found = await hf.resolve("lost", paid)
         assert (await found.wait()).status is JobStatus.COMPLETED
@@ -388,6 +393,7 @@ async def test_a_thousand_who_wait_are_one_query_and_nobody_is_none(dsn: str, po
             quiet = statements.count
             await asyncio.sleep(0.5)
             assert statements.count == quiet
+        assert await hf.prune(datetime.now(UTC) + timedelta(hours=1)) == 1000
 
 
 async def test_who_waits_for_nothing_is_told(dsn: str, hf: Cluster) -> None:
@@ -490,6 +496,8 @@ async def test_a_journals_own_work_is_nobodys_here(dsn: str, sandbox: Sandbox, h
     (paid,) = sandbox.generations
     with pytest.raises(JournalError, match="not submitted through this cluster"):
         await hf.resolve("direct", paid)
+    # By now it is known, and nobody looks after it.
+    assert (await hf.forget("direct")).id == paid
 
 
 def everything_that_is_told() -> list[HiggsfieldError]:
@@ -500,6 +508,7 @@ def everything_that_is_told() -> list[HiggsfieldError]:
         InvalidRequest("no", errors=(FieldError(("a", 0), "b", "c"),), status=422, detail={"x": [1]}),
         InsufficientCredits("no", status=403, detail=object(), correlation_id="c"),
         Unsupported("no", refused=True),
+        UploadError("no", status=500),
         ConfigurationError("no"),
     ]
 
@@ -553,6 +562,142 @@ def test_an_address_is_shown_without_its_secrets() -> None:
     )
 
 
+async def test_what_a_dead_worker_left_is_taken_over(
+    dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster
+) -> None:
+    task = await hf.submit(V1.request)
+    # One that was killed looks so, and so does one that lives, and says nothing for a moment.
+    dead = """
+        insert into higgsfield.workers (number, executor) values (7, 'higgsfield-7'), (8, 'higgsfield-8');
+        update higgsfield_engine.workflow_status set status = 'PENDING', executor_id = 'higgsfield-7'
+    """
+    await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], dead)
+    async with working(dsn, sandbox.platform()):
+        assert (await task.wait()).status is JobStatus.COMPLETED
+    left = "select count(*) from higgsfield.workers where ended_at is null"
+    assert await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], left) == [(0,)]
+
+
+async def test_a_worker_that_was_replaced_ends(dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster) -> None:
+    name = dsn.rpartition("/")[2]
+    cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'higgsfield-%'"
+    async with working(dsn, sandbox.platform(), ends=JournalError) as worker:
+        await hf.run(V1.request)
+        await asyncio.to_thread(postgres.execute, name, cut)
+        await hf.run(V1.request)
+        await asyncio.sleep(1)
+        assert not worker.done()
+        await asyncio.to_thread(postgres.execute, name, f"update higgsfield.workers set ended_at = now(); {cut}")
+        with pytest.raises(JournalError, match="others took over its work"):
+            await worker
+
+
+async def test_an_end_that_comes_while_the_database_is_away_is_written_down(
+    dsn: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async.cluster._worker.PATIENCE", 0.2)
+    monkeypatch.setattr("higgsfield_async.cluster._worker.ROUND", 0.2)
+    async with (
+        Cluster(dsn, account="a", poll=POLL) as hf,
+        Sandbox(speed=10) as sandbox,
+        working(dsn, sandbox.platform()),
+    ):
+        task = await hf.submit(V1.request, key="k")
+        submitted = "select 1 from higgsfield.journal where state = 'submitted'"
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], submitted):
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(postgres.stop)
+        (paid,) = sandbox.generations.values()
+        await until(lambda: paid.status == "completed")
+        await asyncio.sleep(1)
+        await asyncio.to_thread(postgres.start)
+        assert (await task.wait()).status is JobStatus.COMPLETED
+
+
+async def test_a_busy_account_is_waited_for(dsn: str, hf: Cluster) -> None:
+    # More at once than the service takes, and a client that does not wait for it by itself.
+    async with Sandbox(speed=20, max_concurrent=1) as sandbox:
+        worker = asyncio.create_task(
+            Cluster(dsn, account="a").run_worker(
+                sandbox.platform(), poll=PollPolicy.fixed(0.03), limits=Limits(patience=0.01)
+            )
+        )
+        made = await hf.gather([Keyframes(prompt=str(number)) for number in range(3)])
+        worker.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await worker
+    assert {each.status for each in made} == {JobStatus.COMPLETED}
+    assert len(sandbox.generations) == 3
+
+
+async def test_what_is_not_understood_is_told(
+    dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer, canceled = await hf.submit(V1.request, key="newer"), await hf.submit(V1.request, key="canceled")
+    odd = """
+        update higgsfield.queue set class = 'Hologram' where key = 'newer';
+        update higgsfield.queue set canceled_at = now() where key = 'canceled';
+    """
+    await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], odd)
+    async with working(dsn, sandbox.platform()):
+        with pytest.raises(HiggsfieldError, match="unforeseen .KeyError."):
+            await newer.wait()
+        with pytest.raises(GenerationCanceled):
+            await canceled.wait()
+        made = await hf.submit(V1.request, key="made")
+        await made.wait()
+        # Asked a moment too late.
+        asked = "update higgsfield.queue set cancel_asked_at = now() where key = 'made'"
+        await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], asked)
+        await asyncio.sleep(0.7)
+    assert "something unforeseen in generation newer" in caplog.text
+    assert len(sandbox.generations) == 1
+
+
+async def test_a_cancel_that_nobody_answers_says_so(
+    dsn: str, postgres: Postgres, hf: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async.cluster._calls.ANSWER", 0.2)
+    task = await hf.submit(V1.request)
+    # Its worker is gone.
+    await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], "update higgsfield.queue set taken_by = 'gone'")
+    with pytest.raises(HiggsfieldError, match="No worker answered"):
+        await task.cancel()
+
+
+async def test_a_cancelled_submit_is_finished_and_logged(
+    dsn: str, postgres: Postgres, hf: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocker = await psycopg.AsyncConnection.connect(dsn)
+    await blocker.execute("lock table higgsfield.queue in share mode")
+    submit = asyncio.create_task(hf.submit(V1.request, key="left"))
+    waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], waiting):
+            await asyncio.sleep(0.02)
+    submit.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submit
+    await blocker.close()
+    await until(lambda: "whose caller was cancelled was accepted" in caplog.text)
+    assert [task.id async for task in hf.recover()] == ["left"]
+
+
+async def test_tables_that_are_not_dbos_own_are_left_alone(dsn: str, postgres: Postgres) -> None:
+    name = dsn.rpartition("/")[2]
+    odd = "drop table higgsfield_engine.dbos_migrations; create table higgsfield_engine.dbos_migrations (odd int)"
+    await asyncio.to_thread(postgres.execute, name, odd)
+    with pytest.raises(JournalError):
+        async with Cluster(dsn):
+            pass
+
+
+def test_a_package_that_is_not_there_is_named_by_its_extra() -> None:
+    with pytest.raises(ConfigurationError, match=r"higgsfield-async\[cluster\]"):
+        imported("no_such_package")
+
+
 async def test_one_process_runs_one_worker(dsn: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_KEY", "HF_API_KEY", "HF_API_SECRET", "HF_CREDENTIALS", "HIGGSFIELD_PROXY_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -604,6 +749,8 @@ async def test_an_account_that_is_refused_later_is_asked_again(
         with pytest.raises(HiggsfieldError) as refused:
             await task.wait()
         assert refused.value.ref == task.ref
+        # Wanted again, it is looked after again.
+        await (await hf.submit(V1.request, key=task.key)).wait()
         await until(lambda: len([each for each in sandbox.received if each.operation == "poll"]) > 2)
         async with asyncio.timeout(10):
             while (await hf.counts()).done == 0:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from higgsfield_async._budget import Budget
 from higgsfield_async._domain import JobSet, TaskRef
 from higgsfield_async._errors import (
-    ClientClosed,
     ConnectionFailed,
     HiggsfieldError,
     JournalError,
@@ -83,9 +82,7 @@ class Enqueues(Submits):
         request = await parts.sources.prepared(request, lambda each: self._queue.checked(each, options), until)
         self._queue.checked(request, options)
         work = Work(key=name, kind=self._queue.kind(request), digest=form.digest, request=request, options=options)
-        if self.closed:
-            msg = "The client was closed before this was submitted."
-            raise ClientClosed(msg, refused=True)
+        self._check_open()
         placed()
         # As a submit to a service: once it may be written down, it is finished whatever becomes of its caller.
         ticket = Ticket(until=until)
@@ -166,17 +163,18 @@ class RowCalls:
         done = await self._rows.cancel(ref.id)
         if done == "canceled":
             return
+        until = time.monotonic() + ANSWER
+        while done == "asked" and time.monotonic() < until:
+            await asyncio.sleep(min(self._every, 0.5))
+            found = await self._rows.find(ref.id)
+            if not found.cancel_asked:
+                if found.cancel_error is not None:
+                    raise found.cancel_error
+                return
+            done = "ended" if found.state == "ended" else "asked"
         if done == "ended":
             msg = f"Generation {ref.id} is over: there is nothing to cancel."
             raise NotCancelable(msg, status=409, charged="unknown")
-        until = time.monotonic() + ANSWER
-        while time.monotonic() < until:
-            await asyncio.sleep(min(self._every, 0.5))
-            answered, error = await self._rows.cancel_answer(ref.id)
-            if answered:
-                if error is not None:
-                    raise error
-                return
         msg = f"No worker answered the cancel of generation {ref.id} within {ANSWER:g} seconds; one may do it yet."
         raise ConnectionFailed(msg, transient=True)
 

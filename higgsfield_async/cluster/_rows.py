@@ -95,7 +95,8 @@ class Standing(Struct, frozen=True, kw_only=True):
         job_set: What was last seen of it, with the key for its id.
         error: Why there is nothing more to be seen of it.
         canceled: Whether it was canceled before anything was sent.
-        taken: Whether a worker has it, or had.
+        cancel_asked: Whether a worker is asked to cancel it.
+        cancel_error: Why the last one that was asked did not.
         mark: Changes with each change of all this.
     """
 
@@ -107,7 +108,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     job_set: JobSet
     error: HiggsfieldError | None
     canceled: bool
-    taken: bool
+    cancel_asked: bool
+    cancel_error: HiggsfieldError | None
     mark: str
 
     def seen(self) -> JobSet | HiggsfieldError:
@@ -119,8 +121,8 @@ class Standing(Struct, frozen=True, kw_only=True):
 
 # One row of these is a `Standing`: a mark is of the transactions that wrote either row last.
 _COLUMNS = """
-    select q.kind, q.created_at, q.attempt, q.error, q.canceled_at is not null, q.taken_by is not null,
-        j.state, j.job_set, q.xmin::text || coalesce(':' || j.tx::text, ''), q.key
+    select q.kind, q.created_at, q.attempt, q.error, q.canceled_at is not null, q.cancel_asked_at is not null,
+        q.cancel_error, j.state, j.job_set, q.xmin::text || coalesce(':' || j.tx::text, ''), q.key
 """
 _STANDING = f"""
     {_COLUMNS} from higgsfield.queue q left join higgsfield.journal j on j.space = q.space and j.key = q.key
@@ -449,20 +451,6 @@ class Rows:
             await self._database.call(lambda: self._database.client.cancel_workflows(identifiers))
         return done
 
-    async def cancel_answer(self, key: str) -> tuple[bool, HiggsfieldError | None]:
-        """Whether a worker has answered who asked for a cancel, and with what."""
-
-        def read(connection: sqlalchemy.Connection) -> Any:
-            return connection.exec_driver_sql(
-                "select cancel_asked_at is null, cancel_error from higgsfield.queue where space = %s and key = %s",
-                (self._space, key),
-            ).one_or_none()
-
-        row = await self._database.run(read)
-        if row is None:
-            raise no_such(key)
-        return row[0], None if row[1] is None else read_error(row[1])
-
     # For those who look after all of it.
 
     async def forget(self, key: str) -> None:
@@ -563,7 +551,7 @@ class Rows:
 
 
 def _standing(row: Any) -> Standing:
-    kind, created_at, attempt, error, canceled, taken, state, seen, mark, key = row
+    kind, created_at, attempt, error, canceled, asked, refused, state, seen, mark, key = row
     if seen is not None:
         job_set = msgspec.structs.replace(read_job_set(bytes(seen)), id=key)
     elif canceled:
@@ -583,7 +571,8 @@ def _standing(row: Any) -> Standing:
         job_set=job_set,
         error=told,
         canceled=canceled,
-        taken=taken,
+        cancel_asked=asked,
+        cancel_error=None if refused is None else read_error(refused),
         mark=mark,
     )
 

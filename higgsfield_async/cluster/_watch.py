@@ -64,8 +64,6 @@ class Watch(Tracker):
         # In place of the schedule.
         if self._closed or not self._wanted(tracked):
             return
-        if tracked.hurried:
-            tracked.hurried = False
         self._watched.setdefault(tracked, "")
         self._start()
 

@@ -64,6 +64,8 @@ SILENCE = 5.0
 ROUND = 30.0
 # How often an account that is refused is tried again, for what was submitted already.
 LOCKED_OUT = 30.0
+# How long the journal waits for a database that is away, in seconds; then whoever writes to it decides.
+PATIENCE = 30.0
 # How often a submit whose answer was lost is repeated with its idempotency key, where the service honours one.
 REPEATS = 5
 
@@ -96,7 +98,9 @@ class Worker:
         # Two may be taken at a time by what takes over, and by a round; connections are what a Postgres has least of.
         self._database = Database(dsn, connections=3)
         self._rows = {name: Rows(self._database, name) for name in transports}
-        self._journals = {name: PostgresJournal(dsn, space=name, connections=3) for name in transports}
+        self._journals = {
+            name: PostgresJournal(dsn, space=name, connections=3, patience=PATIENCE) for name in transports
+        }
         self._clients = {
             name: Higgsfield(transport, poll=poll, retry=retry, limits=limits, journal=self._journals[name])
             for name, transport in transports.items()
@@ -105,7 +109,7 @@ class Worker:
         self._number = secrets.randbelow(2**31 - 1) + 1
         self.executor = f"{APPLICATION}-{self._number}"
         self._tasks: dict[tuple[str, str], GenerationTask] = {}
-        self._canceling: set[asyncio.Task[None]] = set()
+        self._canceling: dict[asyncio.Task[None], GenerationTask] = {}
         self._ending = asyncio.Event()
         self._lock: psycopg.AsyncConnection[Any] | None = None
         self._suspects: dict[int, float] = {}
@@ -220,32 +224,25 @@ class Worker:
         try:
             yield
         finally:
-            if self._lock is not None:
-                await self._lock.close()
+            await _closed(self._lock)
 
     async def _connect(self) -> None:
         psycopg = imported("psycopg")
+        lock: psycopg.AsyncConnection[Any] | None = None
         try:
             async with asyncio.timeout(2 * SILENCE):
                 lock = await psycopg.AsyncConnection.connect(
                     self._dsn, autocommit=True, connect_timeout=5, application_name=self.executor, **KEEPALIVE
                 )
-        except TimeoutError:
-            msg = "The database of the cluster cannot be reached in time."
-            raise JournalError(msg, transient=True) from None
-        except psycopg.Error as error:
-            raise _told(error) from error
-        try:
-            async with asyncio.timeout(SILENCE):
                 # Whoever takes this one for dead holds it for a moment.
                 await lock.execute("select pg_advisory_lock(%s, %s)", (LOCKS, self._number))
                 found = await lock.execute("select ended_at from higgsfield.workers where number = %s", (self._number,))
                 row = await found.fetchone()
         except (TimeoutError, psycopg.Error) as error:
-            await lock.close()
+            await _closed(lock)
             raise _told(error) from error
         if row is None or row[0] is not None:
-            await lock.close()
+            await _closed(lock)
             msg = (
                 f"The worker {self.executor} was cut off from the database, and others took over its work. Nothing is "
                 "lost or paid twice: start it again."
@@ -302,9 +299,7 @@ class Worker:
         self._suspects.clear()
         pause = 0.1
         while True:
-            if self._lock is not None:
-                await self._lock.close()
-                self._lock = None
+            await _closed(self._lock)
             try:
                 await self._connect()
             except JournalError as again:
@@ -317,21 +312,22 @@ class Worker:
                 return
 
     async def _take_over(self, number: int, executor: str) -> None:
-        def take_over(connection: sqlalchemy.Connection) -> int:
+        def take_over(connection: sqlalchemy.Connection) -> int | None:
             # Held to the end of this transaction: one of the others at a time, and never while that worker lives.
-            (dead,) = connection.exec_driver_sql("select pg_try_advisory_xact_lock(%s, %s)", (LOCKS, number)).one()
-            if not dead:
-                return 0
+            query = """
+                select number from higgsfield.workers
+                where number = %s and ended_at is null and pg_try_advisory_xact_lock(%s, number)
+            """
+            if not connection.exec_driver_sql(query, (number, LOCKS)).all():
+                return None
             _end(connection, number)
             return self._hand_over([executor])
 
-        try:
+        with contextlib.suppress(JournalError):  # the next beat tells what it is
             count = await self._database.run(take_over)
-        except JournalError as error:
-            logger.info("What %s left is not taken over yet: %s", executor, error)
-        else:
             del self._suspects[number]
-            logger.warning("The worker %s is dead: %d of its generations were taken over.", executor, count)
+            if count is not None:
+                logger.warning("The worker %s is dead: %d of its generations were taken over.", executor, count)
 
     async def _rounds(self) -> None:
         """Looks for what nobody looks after, for whatever reason: a few hundred of each account at a time."""
@@ -360,10 +356,10 @@ class Worker:
     async def generation(self, space: str, key: str, attempt: int) -> str:
         """Makes one generation, from the row of its request to its end, and says how that was."""
         rows = self._rows[space]
-        taken = await rows.take(key, attempt, self.executor)
-        if taken is None:
-            return "not wanted"
         try:
+            taken = await rows.take(key, attempt, self.executor)
+            if taken is None:
+                return "not wanted"
             task = await self._submitted(space, key, *taken)
             self._tasks[space, key] = task
             try:
@@ -435,16 +431,13 @@ class Worker:
 
     async def _cancel_what_is_asked(self) -> None:
         for space, rows in self._rows.items():
-            try:
-                asked = await rows.cancels(self.executor)
-            except JournalError:
-                return
-            for key in asked:
-                task = self._tasks.get((space, key))
-                if task is not None:
-                    canceling = asyncio.create_task(_canceled(rows, key, task), name="higgsfield_async.cancel")
-                    self._canceling.add(canceling)
-                    canceling.add_done_callback(self._canceling.discard)
+            with contextlib.suppress(JournalError):  # the next beat tells what it is
+                for key in await rows.cancels(self.executor):
+                    task = self._tasks.get((space, key))
+                    if task is not None and task not in self._canceling.values():
+                        canceling = asyncio.create_task(_canceled(rows, key, task), name="higgsfield_async.cancel")
+                        self._canceling[canceling] = task
+                        canceling.add_done_callback(self._canceling.pop)
 
     # How it ends.
 
@@ -502,6 +495,11 @@ def _end(connection: sqlalchemy.Connection, number: int) -> None:
     connection.exec_driver_sql(
         "update higgsfield.workers set ended_at = coalesce(ended_at, now()) where number = %s", (number,)
     )
+
+
+async def _closed(connection: psycopg.AsyncConnection[Any] | None) -> None:
+    if connection is not None:
+        await connection.close()
 
 
 def _told(error: BaseException) -> JournalError:
