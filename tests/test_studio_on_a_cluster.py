@@ -7,12 +7,12 @@ from pathlib import Path
 import aiohttp
 import anyio
 import pytest
-from workers import WorkerProcess
-
-from higgsfield_async.sandbox import Sandbox
 
 # Playwright comes with it, and is asked for there.
 from test_studio import Studio, environment
+from workers import WorkerProcess
+
+from higgsfield_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.once
 
