@@ -93,6 +93,12 @@ class StandIn:
         found: dict[str, float] = json.loads(self._control.getresponse().read())
         return found
 
+    def ends(self) -> list[float]:
+        """When each generation ended, or will, by the monotonic clock."""
+        self._control.request("GET", "/_ends")
+        found: dict[str, float] = json.loads(self._control.getresponse().read())
+        return list(found.values())
+
     def stop(self) -> None:
         self._control.close()
         self._process.communicate()  # ends its input, which it waits for

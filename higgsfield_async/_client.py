@@ -630,7 +630,8 @@ class Higgsfield:
             identifier: The service's id of the generation, from the account's history.
 
         Raises:
-            JournalError: There is no such key, it is not unknown, or somebody else is at it.
+            JournalError: There is no such key, it is not unknown, or somebody else is at it; or the id is that of
+                another key.
             NotFound: The service has no such generation.
             HiggsfieldError: The service could not be asked.
         """
@@ -644,6 +645,9 @@ class Higgsfield:
         if not ledger.fits(entry) or looked_for.ref is None:
             msg = f"{key!r} was submitted to another service, or with another account, than this client's."
             raise ConfigurationError(msg)
+        if (other := await ledger.journal.find_id(identifier)) is not None and other.key != key:
+            msg = f"Generation {identifier} is that of {other.key!r} already, and no other one's."
+            raise JournalError(msg)
         job_set = await parts.calls.poll(looked_for.ref)
         task = self._submits.found(parts, await ledger.journal.resolve(key, identifier, now))
         parts.tracker.saw(parts.tracker.track(task.ref), job_set)
@@ -688,6 +692,7 @@ class Higgsfield:
         parts = self._opened()
         assert parts.ledger is not None  # noqa: S101  # there is a journal
         await parts.ledger.open()
+        await parts.ledger.read_back()
         return parts, parts.ledger
 
     def stats(self) -> Stats:

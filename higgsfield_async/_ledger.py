@@ -182,6 +182,8 @@ class Ledger:
         self._tasks: set[asyncio.Task[None]] = set()
         # What was paid for, and is in no journal yet.
         self._spilled: dict[str, TaskRef] = {}
+        # The files that could not be read back, and of which that was said.
+        self._useless: set[Path] = set()
         # What is to be written of a unit of work yet: how its submit or its wait ended. The last counts.
         self._owed: dict[str, Callable[[], Awaitable[None]]] = {}
         self._leaving: dict[Tracked, asyncio.TimerHandle] = {}
@@ -203,7 +205,7 @@ class Ledger:
 
     async def _open(self) -> None:
         await self.journal.open()
-        await self._read_back()
+        await self.read_back()
 
     async def close(self) -> None:
         """Writes what is left to write, and closes the journal."""
@@ -278,6 +280,8 @@ class Ledger:
         """
         await self.settle(key)
         entry = await self.journal.find(key)
+        if entry is not None and entry.state == "unknown" and await self.read_back():
+            entry = await self.journal.find(key)
         if entry is None:
             return None
         if entry.intent.digest != frozen.digest:
@@ -430,17 +434,22 @@ class Ledger:
         with anyio.move_on_after(seconds):
             await self._closing.wait()
 
-    async def _read_back(self) -> None:
-        """Writes down what an earlier client could not."""
+    async def read_back(self) -> bool:
+        """Writes down what others could not, and says whether there was any: who spilled it may be dead by now."""
+        found = False
         for path, line in await anyio.to_thread.run_sync(_spilled_files, self.journal.spill):
             try:
                 spilled = _spilled.decode(line)
                 await self.journal.commit(spilled.key, spilled.nonce, spilled.ref.id, spilled.ref.created_at)
             except (JournalError, msgspec.DecodeError) as error:
-                logger.critical("A paid generation is in %s, and not in the journal: %s", path, error)
+                if path not in self._useless:
+                    self._useless.add(path)
+                    logger.critical("A paid generation is in %s, and not in the journal: %s", path, error)
             else:
+                found = True
                 logger.warning("Read back from %s: %s", path, spilled.ref.to_json())
                 await anyio.to_thread.run_sync(functools.partial(path.unlink, missing_ok=True))
+        return found
 
 
 def _folders(spill: Path) -> dict[Path, None]:

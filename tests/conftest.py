@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -80,6 +81,33 @@ def postgres() -> Iterator[Postgres]:
 def dsn(postgres: Postgres) -> Iterator[str]:
     """A database of the test's own, with nothing in it; whoever is still connected to it at the end is an error."""
     found = postgres.create_database()
+    yield found
+    if not postgres.running:
+        postgres.start()
+    postgres.drop_database(found)
+
+
+@pytest.fixture(scope="session")
+def cluster_tables(postgres: Postgres) -> str:
+    """The name of a database with every table of a cluster, and nothing in them: to be copied, which is fast."""
+    from higgsfield_async.cluster import Cluster
+
+    made = postgres.create_database()
+
+    async def make() -> None:
+        async with Cluster(made):
+            pass
+
+    asyncio.run(make())
+    return made.rpartition("/")[2]
+
+
+@pytest.fixture
+def cluster_dsn(postgres: Postgres, cluster_tables: str) -> Iterator[str]:
+    """A database of the test's own for a cluster; whoever is still connected to it at the end is an error."""
+    name = f"cluster_{uuid.uuid4().hex[:8]}"
+    postgres.execute("postgres", f"create database {name} template {cluster_tables}")
+    found = postgres.dsn(name)
     yield found
     if not postgres.running:
         postgres.start()
