@@ -603,10 +603,10 @@ class Higgsfield:
                 continue
             try:
                 task = await self._submits.recovered(parts, entry)
-            except (Found, HiggsfieldError) as error:
-                ledger.later(ledger.journal.release(entry.key))
-                if not isinstance(error, Found):  # that was recovered by somebody else, in this moment
-                    logger.warning("Not recovered: %s", error)
+            except Found:
+                pass  # by somebody else, in this moment
+            except HiggsfieldError as error:
+                logger.warning("Not recovered: %s", error)
             else:
                 yield task
 
@@ -630,7 +630,8 @@ class Higgsfield:
             identifier: The service's id of the generation, from the account's history.
 
         Raises:
-            JournalError: There is no such key, it is not unknown, or somebody else is at it.
+            JournalError: There is no such key, it is not unknown, or somebody else is at it; or the id is that of
+                another key.
             NotFound: The service has no such generation.
             HiggsfieldError: The service could not be asked.
         """
@@ -644,6 +645,9 @@ class Higgsfield:
         if not ledger.fits(entry) or looked_for.ref is None:
             msg = f"{key!r} was submitted to another service, or with another account, than this client's."
             raise ConfigurationError(msg)
+        if (other := await ledger.journal.find_id(identifier)) is not None and other.key != key:
+            msg = f"Generation {identifier} is that of {other.key!r} already, and no other one's."
+            raise JournalError(msg)
         job_set = await parts.calls.poll(looked_for.ref)
         task = self._submits.found(parts, await ledger.journal.resolve(key, identifier, now))
         parts.tracker.saw(parts.tracker.track(task.ref), job_set)
@@ -660,6 +664,7 @@ class Higgsfield:
         """
         parts, ledger = await self._journaled()
         entry = await ledger.journal.forget(key)
+        ledger.forgotten(key)
         parts.tracker.disown(key)
         if entry.ref is not None and entry.state != "ended":
             logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())
@@ -687,6 +692,7 @@ class Higgsfield:
         parts = self._opened()
         assert parts.ledger is not None  # noqa: S101  # there is a journal
         await parts.ledger.open()
+        await parts.ledger.read_back()
         return parts, parts.ledger
 
     def stats(self) -> Stats:

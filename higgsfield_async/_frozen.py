@@ -82,7 +82,7 @@ def _shortened(text: str) -> str:
 
 def _readable(text: str) -> str:
     # As it is shown elsewhere: the query of a signed address is as good as a password.
-    return without_query(text) if text.startswith(("http://", "https://")) else _shortened(text)
+    return without_query(text) if text[:8].lower().startswith(("http://", "https://")) else _shortened(text)
 
 
 def _mapped(value: object, text: Callable[[str], str]) -> object:

@@ -7,11 +7,12 @@ import contextlib
 import copy
 import functools
 import glob
+import itertools
 import logging
 import os
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,14 @@ class Unit:
         """
         if self._nonce is not None:
             return
-        self._nonce = uuid.uuid4().hex
         journal, transport = self._ledger.journal, self._ledger.transport
+        try:
+            # An earlier try that was refused, and is to be taken back yet, would be taken for somebody else's.
+            await self._ledger.settle(self.key)
+        except JournalError as error:
+            msg = f"{error} Nothing was submitted."
+            raise JournalError(msg, refused=True, transient=error.transient) from error.__cause__
+        self._nonce = uuid.uuid4().hex
         intent = Intent(
             key=self.key,
             nonce=self._nonce,
@@ -134,10 +141,10 @@ class Unit:
         """It was not accepted, this time, or its answer is lost."""
         if self._nonce is None:
             return
-        if lost:
-            self._ledger.later(self._ledger.journal.unknown(self.key, self._nonce))
-        else:
-            self._ledger.later(self._ledger.journal.abandon(self.key, self._nonce))
+        journal = self._ledger.journal
+        write = journal.unknown if lost else journal.abandon
+        self._ledger.owe(self.key, functools.partial(write, self.key, self._nonce))
+        if not lost:
             self._nonce = None
 
     def opened(self, tracked: Tracked) -> None:
@@ -148,10 +155,17 @@ class Unit:
 
     async def accepted(self, ref: TaskRef) -> None:
         """Writes its id down, wherever that is possible, whatever becomes of the caller."""
-        assert self._nonce is not None  # noqa: S101  # nothing is accepted that was not begun
-        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._ledger.later(self._ledger.keep(self.key, self._nonce, ref, kept))
-        await asyncio.shield(kept)
+        nonce, self._nonce = self._nonce, None
+        assert nonce is not None  # noqa: S101  # nothing is accepted that was not begun
+        try:
+            await self._ledger.journal.commit(self.key, nonce, ref.id, ref.created_at)
+        except BaseException as error:
+            # Cancelled as well: that it is on its way to the disk is not enough.
+            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._ledger.later(self._ledger.keep(self.key, nonce, ref, kept))
+            if not isinstance(error, Exception):  # whatever a journal raises: this is paid for
+                raise
+            await asyncio.shield(kept)
 
 
 class Ledger:
@@ -169,7 +183,11 @@ class Ledger:
         self._tasks: set[asyncio.Task[None]] = set()
         # What was paid for, and is in no journal yet.
         self._spilled: dict[str, TaskRef] = {}
-        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        # The files that could not be read back, and of which that was said.
+        self._useless: set[Path] = set()
+        # What is to be written of a unit of work yet: how its submit or its wait ended. The last counts.
+        self._owed: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._leaving: dict[Tracked, asyncio.TimerHandle] = {}
         self._closing = asyncio.Event()
 
     async def open(self) -> None:
@@ -188,7 +206,7 @@ class Ledger:
 
     async def _open(self) -> None:
         await self.journal.open()
-        await self._read_back()
+        await self.read_back()
 
     async def close(self) -> None:
         """Writes what is left to write, and closes the journal."""
@@ -212,6 +230,43 @@ class Ledger:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def owe(self, key: str, write: Callable[[], Awaitable[None]]) -> None:
+        """Writes how a submit or a wait ended, and again later where the journal does not take it.
+
+        Others would wait for it for as long as this client lives.
+        """
+        self._owed[key] = write
+        self.later(self._pay_back(key))
+
+    async def _pay_back(self, key: str) -> None:
+        for pause in itertools.chain(AGAIN, itertools.repeat(AGAIN_AT_MOST)):
+            last = self._closing.is_set()
+            try:
+                await self.settle(key)
+            except JournalError as error:
+                logger.warning("Not written down yet: %s", error)
+            if last or key not in self._owed:
+                return
+            await self._rest(pause)
+
+    async def settle(self, key: str) -> None:
+        """Writes what is owed of a unit of work, now.
+
+        Raises:
+            JournalError: It could not be written.
+        """
+        write = self._owed.get(key)
+        # Where its id is in no journal yet, there is nothing that could be written of it.
+        if write is None or key in self._spilled:
+            return
+        await write()
+        if self._owed.get(key) is write:
+            del self._owed[key]
+
+    def forgotten(self, key: str) -> None:
+        """Writes nothing more of a unit of work that was taken out: its key may be another one's soon."""
+        self._owed.pop(key, None)
+
     # Units of work.
 
     async def known(self, key: str, frozen: Frozen) -> Entry | None:
@@ -222,7 +277,10 @@ class Ledger:
             ConfigurationError: It was submitted to another service, or with another account, and has not ended.
             JournalError: The journal cannot be read.
         """
+        await self.settle(key)
         entry = await self.journal.find(key)
+        if entry is not None and entry.state == "unknown" and await self.read_back():
+            entry = await self.journal.find(key)
         if entry is None:
             return None
         if entry.intent.digest != frozen.digest:
@@ -246,15 +304,19 @@ class Ledger:
         return theirs.transport == mine.name and mine.same_service(theirs.origin) and theirs.account == mine.account
 
     async def left(self) -> AsyncIterator[Entry]:
-        """What has not ended and nobody alive holds, the oldest first; each is held here from then on."""
+        """What has not ended and nobody alive holds, the oldest first.
+
+        What was submitted is held here from then on; what is unknown, by whoever sends it again.
+        """
         after = 0
         while page := await self.journal.entries("submitted", "unknown", after=after, limit=PAGE):
             after = page[-1].seq
             for each in page:
                 if each.held or not self.fits(each):
                     continue
-                entry = await self.journal.claim(each.key)
-                if entry is not None and entry.mine:
+                if each.state == "unknown":
+                    yield each
+                elif (entry := await self.claim(each.key)) is not None and entry.mine:
                     yield entry
 
     async def all_unknown(self) -> list[Entry]:
@@ -268,61 +330,87 @@ class Ledger:
 
     async def elsewhere(self, tracked: Tracked) -> JobSet | None:
         """What is known of a generation that another client looks after; None where this one is to look."""
-        if tracked.holding:
+        if tracked.holding or tracked.key in self._spilled:
             return None
         try:
-            if tracked.key is None:
-                entry = await self.journal.find_id(tracked.ref.id)
-                tracked.key = None if entry is None or entry.intent.kind != tracked.ref.kind else entry.key
-            entry = None if tracked.key is None else await self.journal.claim(tracked.key)
+            entry = await self._held(tracked)
         except JournalError as error:
             # Two may look at the same then, which costs nothing.
             logger.warning("Whether another client looks after generation %s is not known: %s", tracked.ref.id, error)
             return None
+        tracked.key = None if entry is None else entry.key
         if entry is None or entry.mine:
             tracked.holding = True
             return None
+        tracked.written = entry.state == "ended"
         return entry.job_set or JobSet(id=tracked.ref.id)
+
+    async def _held(self, tracked: Tracked) -> Entry | None:
+        """Where a generation stands in the journal, held here if nobody else holds it; None if it is not in it."""
+        journal, ref = self.journal, tracked.ref
+        entry = await (journal.find_id(ref.id) if tracked.key is None else journal.find(tracked.key))
+        # Its key may have been forgotten, and another one's since.
+        if entry is None or (entry.id, entry.intent.kind) != (ref.id, ref.kind):
+            return None
+        if entry.state == "ended" or (entry.held and not entry.mine):
+            return entry
+        return await self.claim(entry.key)
+
+    async def claim(self, key: str) -> Entry | None:
+        """Holds what nobody alive holds, as `Journal.claim`; where that breaks off, it is let go of again."""
+        await self.settle(key)
+        try:
+            return await self.journal.claim(key)
+        except BaseException:
+            self.owe(key, functools.partial(self.journal.release, key))
+            raise
 
     def idle(self, tracked: Tracked) -> None:
         """Lets go of a generation soon, unless somebody here waits for it by then."""
-        key = tracked.key
-        if key is None or not tracked.holding or key in self._leaving or self._closing.is_set():
+        if tracked.key is None or not tracked.holding or tracked in self._leaving or self._closing.is_set():
             return
-        self._leaving[key] = asyncio.get_running_loop().call_later(HELD_ON, self._leave, key, tracked)
+        self._leaving[tracked] = asyncio.get_running_loop().call_later(HELD_ON, self._leave, tracked)
 
-    def _leave(self, key: str, tracked: Tracked) -> None:
-        del self._leaving[key]
-        if tracked.holding and not tracked.listeners and not tracked.looking:
+    def _leave(self, tracked: Tracked) -> None:
+        del self._leaving[tracked]
+        if tracked.key is not None and tracked.holding and not tracked.listeners and not tracked.looking:
             tracked.holding = False
-            self.later(self.journal.release(key))
+            self.owe(tracked.key, functools.partial(self.journal.release, tracked.key))
 
     def seen(self, tracked: Tracked, job_set: JobSet) -> None:
-        """Writes down what was seen of a generation, by whoever looks after it."""
-        if tracked.key is None or not tracked.holding:
+        """Writes down what was seen of a generation by whoever looks after it, and an end whoever saw it."""
+        if tracked.key is None:
             return
-        if tracked.ended:
+        if not tracked.ended:
+            if tracked.holding:
+                self.later(self.journal.saw(tracked.key, job_set))
+        elif not tracked.written:
+            write = functools.partial(self.journal.finish, tracked.key, job_set)
+            self.owe(tracked.key, write if tracked.holding else functools.partial(self._finish, tracked, job_set))
             # Held no longer: so says its end.
             tracked.holding = False
-            self.later(self.journal.finish(tracked.key, job_set))
-        else:
-            self.later(self.journal.saw(tracked.key, job_set))
 
     def saved(self, tracked: Tracked, job_set: JobSet) -> None:
         """Writes down where the files of a generation are, if they are in files."""
         if tracked.key is not None and any(media.path is not None for media in job_set.outputs):
-            self.later(self.journal.finish(tracked.key, job_set))
+            self.owe(tracked.key, functools.partial(self._finish, tracked, job_set))
+
+    async def _finish(self, tracked: Tracked, job_set: JobSet) -> None:
+        """Writes down the end of what is not held here: its key may have been forgotten, and another one's since."""
+        entry = None if tracked.key is None else await self.journal.find(tracked.key)
+        if entry is not None and entry.id == tracked.ref.id:
+            await self.journal.finish(entry.key, job_set)
 
     # Ids.
 
     async def keep(self, key: str, nonce: str, ref: TaskRef, kept: asyncio.Future[None]) -> None:
-        """Writes an id down; where the journal does not take it, in a file of its own and the log, and again later."""
-        failure: JournalError | None = None
-        for pause in (0.0, *AGAIN):
+        """Writes an id down that the journal has not taken: there, or in a file of its own and the log, and later."""
+        failure: Exception | None = None
+        for pause in AGAIN:
             await self._rest(pause)
             try:
                 await self.journal.commit(key, nonce, ref.id, ref.created_at)
-            except JournalError as error:
+            except Exception as error:  # noqa: BLE001  # whatever a journal raises: this is paid for
                 failure = error
             else:
                 kept.set_result(None)
@@ -336,27 +424,31 @@ class Ledger:
         while not self._closing.is_set():
             pause = min(pause * 2, AGAIN_AT_MOST)
             await self._rest(pause)
-            with contextlib.suppress(JournalError):
+            with contextlib.suppress(Exception):
                 await self.journal.commit(key, nonce, ref.id, ref.created_at)
                 self._spilled.pop(key, None)
                 return
 
     async def _rest(self, seconds: float) -> None:
-        if seconds:
-            with anyio.move_on_after(seconds):
-                await self._closing.wait()
+        with anyio.move_on_after(seconds):
+            await self._closing.wait()
 
-    async def _read_back(self) -> None:
-        """Writes down what an earlier client could not."""
+    async def read_back(self) -> bool:
+        """Writes down what others could not, and says whether there was any: who spilled it may be dead by now."""
+        found = False
         for path, line in await anyio.to_thread.run_sync(_spilled_files, self.journal.spill):
             try:
                 spilled = _spilled.decode(line)
                 await self.journal.commit(spilled.key, spilled.nonce, spilled.ref.id, spilled.ref.created_at)
             except (JournalError, msgspec.DecodeError) as error:
-                logger.critical("A paid generation is in %s, and not in the journal: %s", path, error)
+                if path not in self._useless:
+                    self._useless.add(path)
+                    logger.critical("A paid generation is in %s, and not in the journal: %s", path, error)
             else:
+                found = True
                 logger.warning("Read back from %s: %s", path, spilled.ref.to_json())
                 await anyio.to_thread.run_sync(functools.partial(path.unlink, missing_ok=True))
+        return found
 
 
 def _folders(spill: Path) -> dict[Path, None]:

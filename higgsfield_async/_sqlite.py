@@ -20,6 +20,7 @@ import secrets
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -426,8 +427,11 @@ class _Database:
         found = self.path.stat()
         self._file = (found.st_dev, found.st_ino)
         self._connection.create_function("alive", 1, self._is_alive)
+        # Within a transaction, so that it is seen as it was at one moment: another process may be making it.
+        self._execute("BEGIN")
         self._check()
-        self._execute("PRAGMA journal_mode = WAL")
+        self._execute("COMMIT")
+        self._write_ahead()
         self._execute("PRAGMA fullfsync = ON")
         # Whoever opens it is alone until the end of this: no lock is looked at between its making and its taking.
         self._execute("BEGIN IMMEDIATE")
@@ -435,6 +439,22 @@ class _Database:
         self._sweep()
         self._hold()
         self._execute("COMMIT")
+
+    def _write_ahead(self) -> None:
+        """Has SQLite keep a log, and what it holds can be read while it is written."""
+        import sqlite3
+
+        # Several that open a new one at once are in each other's way, and SQLite itself does not always wait here.
+        until = time.monotonic() + 2 * BUSY
+        while True:
+            try:
+                self._execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
 
     def _check(self) -> None:
         """Refuses what is no journal, before anything is done to it.

@@ -186,13 +186,18 @@ class Submits:
         return GenerationTask(parts, tracked)
 
     async def recovered(self, parts: Parts, entry: Entry) -> GenerationTask:
-        """Finds out what became of a submit whose answer was lost, where its service can tell: one held here.
+        """Finds out what became of a submit whose answer was lost, where its service can tell.
 
         Raises:
             HiggsfieldError: It was not found out, and is unknown as before.
+            Found: Somebody else is at it.
         """
-        pay = functools.partial(self._submit, parts)
-        return await self._again(parts, None, SubmitOptions(), entry, pay)
+        turn = self._turns.setdefault(entry.key, asyncio.Lock())
+        if turn.locked():
+            raise Found
+        async with turn:
+            pay = functools.partial(self._submit, parts)
+            return await self._again(parts, None, SubmitOptions(), entry, pay)
 
     async def _again(
         self,
@@ -212,15 +217,23 @@ class Submits:
         assert ledger is not None  # noqa: S101  # that is where the entry is from
         if not may_be_sent_again(intent, datetime.now(UTC)) or (request is None and intent.replay is None):
             raise _unknown_before(request, entry)
-        claimed = await ledger.journal.claim(entry.key)
-        if claimed is None or not claimed.mine or claimed.state != "unknown":
+        claimed = await ledger.claim(entry.key)
+        if claimed is None or not claimed.mine or (claimed.state, claimed.intent) != ("unknown", intent):
+            if claimed is not None and claimed.mine:
+                ledger.owe(entry.key, functools.partial(ledger.journal.release, entry.key))
             raise Found
         assert intent.idempotency_key is not None  # noqa: S101  # else it may not be sent again
         if intent.replay is not None:
             request, options = replayed(intent.replay, intent.idempotency_key)
         else:
             options = replace(options, idempotency_key=intent.idempotency_key, resumes=True)
-        return await pay(request, options, Unit(ledger, entry.key, Frozen(b"", intent.digest, ""), claimed))
+        try:
+            return await pay(request, options, Unit(ledger, entry.key, Frozen(b"", intent.digest, ""), claimed))
+        except SubmissionUnknown:
+            raise
+        except HiggsfieldError as error:
+            # What keeps it from being sent again says nothing of what became of it before.
+            raise _unknown_before(request, entry, error) from error
 
     async def _submit(
         self,
@@ -234,17 +247,22 @@ class Submits:
         placed: Callable[[], None] = lambda: None,
         budget: Budget | None = None,
     ) -> GenerationTask:
-        request = await parts.sources.prepared(request, lambda each: self._transport.submit(each, options), until)
-        call = self._transport.submit(request, options)
-        if unit is not None:
-            unit.describe(self._transport.kind(request), call.key, replay_of(request, options))
-        budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
-        until = min(until, time.monotonic() + self._limits.patience)
-        price = None if call.key in self._holds else await self._price(parts, request, budgets, until)
-        # Who is cancelled already pays nothing: past this line the submit outlives its caller.
-        await anyio.lowlevel.checkpoint()
-        self._check_open()
-        hold = self._hold(call.key, price, request, budgets)
+        try:
+            request = await parts.sources.prepared(request, lambda each: self._transport.submit(each, options), until)
+            call = self._transport.submit(request, options)
+            if unit is not None:
+                unit.describe(self._transport.kind(request), call.key, replay_of(request, options))
+            budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
+            until = min(until, time.monotonic() + self._limits.patience)
+            price = None if call.key in self._holds else await self._price(parts, request, budgets, until)
+            # Who is cancelled already pays nothing: past this line the submit outlives its caller.
+            await anyio.lowlevel.checkpoint()
+            self._check_open()
+            hold = self._hold(call.key, price, request, budgets)
+        except BaseException:
+            if unit is not None:
+                unit.failed(lost=True)  # one that was begun before
+            raise
         ticket = Ticket(until=until, doubtful=call.resumed or hold.doubtful)
         if unit is not None:
             ticket.begin, ticket.taken_back = unit.begin, functools.partial(unit.failed, lost=False)
@@ -254,6 +272,8 @@ class Submits:
             name="higgsfield_async.submit",
         )
         self._paying[paying] = ticket
+        if unit is not None:
+            paying.add_done_callback(functools.partial(_let_go, unit))
         paying.add_done_callback(self._paying.pop)
         given = options.idempotency_key is not None
         paying.add_done_callback(functools.partial(self._paid, hold, ticket, call.key, given=given))
@@ -429,6 +449,12 @@ class Submits:
         return _unknown(request, call, closed, unit) if unknown else closed
 
 
+def _let_go(unit: Unit, paying: asyncio.Task[GenerationTask]) -> None:
+    """One that is cancelled before its first step cannot do so itself."""
+    if paying.cancelled():
+        unit.failed(lost=True)
+
+
 def _being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
@@ -439,16 +465,25 @@ def _not_in_time(key: str) -> ConnectionFailed:
     return ConnectionFailed(msg, refused=True, transient=True)
 
 
-def _unknown_before(request: GenerationRequest | None, entry: Entry) -> SubmissionUnknown:
+def _unknown_before(
+    request: GenerationRequest | None, entry: Entry, cause: HiggsfieldError | None = None
+) -> SubmissionUnknown:
+    """The error of what was unknown before, and is: it was not sent again, for the cause that is given."""
     intent = entry.intent
     begun = f"{intent.created_at:%Y-%m-%d %H:%M} UTC"
-    cause = ConnectionFailed(f"The client that submitted it on {begun} never wrote an answer down.", charged="unknown")
+    lost = ConnectionFailed(f"The client that submitted it on {begun} never wrote an answer down.", charged="unknown")
+    how = _BY_HAND.format(key=entry.key) if cause is None else f"It was not sent again with its key: {cause}"
     msg = (
         f"{entry.key!r} ({intent.kind}) was submitted on {begun}, and may have been accepted, but the answer is lost. "
-        f"{_BY_HAND.format(key=entry.key)}"
+        f"{how}"
     )
     return SubmissionUnknown(
-        msg, request=request, key=intent.idempotency_key, cause=cause, journal_key=entry.key, transient=False
+        msg,
+        request=request,
+        key=intent.idempotency_key,
+        cause=cause or lost,
+        journal_key=entry.key,
+        transient=cause is not None and cause.transient,
     )
 
 

@@ -144,12 +144,14 @@ class GenerationTask:
             HiggsfieldError: What the poll met with, with the `ref`.
         """
         parts, tracked = self._parts, self._tracked
-        with _about(self.ref):
-            job_set = None if parts.ledger is None else await parts.ledger.elsewhere(tracked)
-            if job_set is None:
-                job_set = await parts.calls.poll(self.ref)
-        parts.tracker.saw(tracked, job_set)
-        parts.tracker.unwatched(tracked)
+        try:
+            with _about(self.ref):
+                job_set = None if parts.ledger is None else await parts.ledger.elsewhere(tracked)
+                if job_set is None:
+                    job_set = await parts.calls.poll(self.ref)
+            parts.tracker.saw(tracked, job_set)
+        finally:
+            parts.tracker.unwatched(tracked)
         return job_set
 
     async def wait(self, timeout: float | None = None, check: bool = True, *, on_cancel: OnCancel = "detach") -> JobSet:

@@ -70,6 +70,7 @@ class Tracked:
         reported: Whether the service was asked to report its end.
         key: Of the unit of work that it is in the journal, or None where it is in none, as far as is known.
         holding: Whether it is looked after here, and by nobody else who shares the journal.
+        written: Whether its end was read from the journal.
         leaving: Until when it is looked at though nobody waits for it: it was canceled, and its end settles its price.
         hints_from: When a hint that proves nothing may bring a look forward again.
         first: The first record of the same id, where this one has another kind: a ref may come from anywhere.
@@ -107,6 +108,7 @@ class Tracked:
         "seen_open",
         "status",
         "version",
+        "written",
     )
 
     def __init__(self, ref: TaskRef, job_set: JobSet | None, now: float) -> None:
@@ -126,6 +128,7 @@ class Tracked:
         self.hold: Hold | None = None
         self.key: str | None = None
         self.holding = False
+        self.written = False
         self.leaving = -math.inf
         self.held = False
         self.looking = False

@@ -6,7 +6,9 @@ The blocks of a page run one after another in one namespace, as a reader would r
 What `Higgsfield.from_env()` and the transports find in the environment is chosen by a comment that a reader does not
 see, from there to the end of the page or the next such comment; a page begins with `proxy`:
 
-    <!-- env: proxy -->      <!-- env: platform -->      <!-- env: none -->
+    <!-- env: proxy -->      <!-- env: platform -->      <!-- env: none -->      <!-- env: cluster -->
+
+With `cluster`, a database is there, and a worker for the account "team-a".
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,9 +35,15 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-VARIABLES = ("HF_KEY", "HIGGSFIELD_BASE_URL", "HIGGSFIELD_PROXY_BASE_URL", "HIGGSFIELD_PROXY_KEY")
+VARIABLES = (
+    "HF_KEY",
+    "HIGGSFIELD_BASE_URL",
+    "HIGGSFIELD_DATABASE_URL",
+    "HIGGSFIELD_PROXY_BASE_URL",
+    "HIGGSFIELD_PROXY_KEY",
+)
 # Blocks that a reader does not run. `{name}` is a MyST directive.
-NOT_RUN = re.compile(r"text|console|toml|json|ini|mermaid|\{(?!code)[a-z:-]+\}.*")
+NOT_RUN = re.compile(r"text|console|toml|json|ini|mermaid|sql|\{(?!code)[a-z:-]+\}.*")
 FENCE = re.compile(r"^[ \t]*(?:[-*+>]|\d+[.)])?[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>.*)$", re.MULTILINE)
 
 
@@ -55,8 +67,9 @@ def choose_environment(example: Example) -> None:
     sandbox, monkeypatch = example.namespace["sandbox"], example.namespace["_monkeypatch"]
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    environments = {
+    environments: dict[str, dict[str, str]] = {
         "none": {},
+        "cluster": {"HIGGSFIELD_DATABASE_URL": example.namespace["_database"]},
         "proxy": {"HIGGSFIELD_PROXY_KEY": sandbox.proxy_key, "HIGGSFIELD_PROXY_BASE_URL": sandbox.proxy_url},
         "platform": {
             "HF_KEY": f"{sandbox.key_id}:{sandbox.key_secret}",
@@ -88,14 +101,39 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
+@pytest.fixture
+def database(request: pytest.FixtureRequest, page: Path, sandbox: Sandbox) -> Iterator[str]:
+    """A database with a worker, for the pages that want one; else nothing."""
+    if "<!-- env: cluster -->" not in page.read_text(encoding="utf-8"):
+        yield ""
+        return
+    dsn = request.getfixturevalue("dsn")
+    settings = {
+        "HF_KEY": f"{sandbox.key_id}:{sandbox.key_secret}",
+        "HIGGSFIELD_BASE_URL": sandbox.platform_url,
+        "HIGGSFIELD_DATABASE_URL": dsn,
+    }
+    words = [sys.executable, "-m", "higgsfield_async.cluster", "worker", "--account", "team-a", "--log-level", "ERROR"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(words, env={**os.environ, **settings}, cwd=folder) as worker,
+    ):
+        try:
+            yield dsn
+            worker.terminate()
+            assert worker.wait(timeout=10) == 0
+        finally:
+            worker.kill()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_examples(page: Path, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples(page: Path, sandbox: Sandbox, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = SYBIL.parse(page)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     for name in ("boat.png", "harbour.png"):
         (tmp_path / "pictures" / name).write_bytes(render(".png", name, (64, 36), 0))
-    document.namespace.update(__name__="__main__", sandbox=sandbox, _monkeypatch=monkeypatch)
+    document.namespace.update(__name__="__main__", sandbox=sandbox, _monkeypatch=monkeypatch, _database=database)
     choose_environment(Example(document, 1, 1, Region(0, 0, "proxy"), document.namespace))
     for example in document.examples():
         example.evaluate()

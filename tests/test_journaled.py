@@ -25,6 +25,7 @@ from higgsfield_async import (
     GenerationFailed,
     GenerationRequest,
     Higgsfield,
+    HiggsfieldError,
     InvalidRequest,
     JobSet,
     JobStatus,
@@ -665,6 +666,32 @@ async def test_closing_in_the_middle_leaves_it_unknown(
     assert [entry.state for entry in await kept(path)] == ["unknown"]
 
 
+class Slow(SQLiteJournal):
+    """A journal whose first commit takes longer than anybody waits."""
+
+    waited = False
+
+    async def commit(self, key: str, nonce: str, identifier: str, at: datetime) -> None:
+        if not self.waited:
+            self.waited = True
+            await anyio.sleep(30)
+        await super().commit(key, nonce, identifier, at)
+
+
+async def test_closing_while_an_id_is_written_loses_it_not(
+    sandbox: Sandbox, client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async._client.CLOSE_GRACE", 0.05)
+    journal = Slow(path)
+    async with client(journal=journal) as hf:
+        submitting = asyncio.create_task(hf.submit(PROXY.request, key="order-17"))
+        while not journal.waited:
+            await anyio.sleep(0.01)
+    with pytest.raises(HiggsfieldError):
+        await submitting
+    assert [(entry.state, entry.id) for entry in await kept(path)] == [("submitted", *sandbox.generations)]
+
+
 async def test_another_account(sandbox: Sandbox, client: Client, path: Path) -> None:
     async with client(journal=path) as hf:
         sandbox.plan(Plan(), NEVER)
@@ -783,7 +810,7 @@ class Twice(SQLiteJournal):
     async def claim(self, key: str) -> Entry | None:
         self.claimed += 1
         found = await super().claim(key)
-        return replace(found, state="submitted") if found is not None and self.claimed == 2 else found
+        return replace(found, state="submitted") if found is not None and self.claimed == 1 else found
 
 
 async def test_what_is_recovered_by_somebody_else_in_this_moment(sandbox: Sandbox, client: Client, path: Path) -> None:

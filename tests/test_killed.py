@@ -315,12 +315,15 @@ async def test_an_id_that_was_found_elsewhere(
     await killed_with_the_post_sent(sandbox, surface, journal)
     [identifier] = sandbox.generations
     async with client(surface, journal=journal) as hf:
+        other = await hf.submit(numbered(surface, 1), key="another")
+        with pytest.raises(JournalError, match="'another'"):
+            await hf.resolve(KEY, other.id)
         task = await hf.resolve(KEY, identifier)
         assert (task.id, task.key) == (identifier, KEY)
         assert (await task.wait()).status is JobStatus.COMPLETED
         assert await hf.unknown() == []
         assert (await hf.submit(surface.request, key=KEY)).id == identifier
-    assert len(sandbox.generations) == 1
+    assert len(sandbox.generations) == 2
 
 
 @pytest.mark.parametrize("surface", [PROXY, V1], ids=str)
@@ -405,6 +408,36 @@ async def test_two_processes_and_one_generation(
     assert len(sandbox.generations) == 1
 
 
+async def test_two_processes_and_one_submit(sandbox: Sandbox, client: Client, surface: Surface, tmp_path: Path) -> None:
+    path = tmp_path / "generations.db"
+    sandbox.script("submit", Fault.delay(0.5))
+    async with child(sandbox, Errand(surface=surface.name, journal=str(path), verb="run")) as first:
+        await first.until(lambda: sandbox.generations)
+        async with client(surface, journal=path) as hf:
+            # It is for the first one to hear the answer; meanwhile nobody is told that it may be lost.
+            assert [task async for task in hf.recover()] == []
+            assert await hf.unknown() == []
+            task = await hf.submit(surface.request, key=KEY)
+            assert list(sandbox.generations) == [task.id]
+        assert await first.ended() == 0, first.log
+
+
+async def test_two_processes_and_the_one_that_submits_is_killed(
+    sandbox: Sandbox, client: Client, surface: Surface, tmp_path: Path
+) -> None:
+    path = tmp_path / "generations.db"
+    sandbox.script("submit", Fault.delay(60))
+    async with child(sandbox, Errand(surface=surface.name, journal=str(path), verb="run")) as first:
+        await first.until(lambda: sandbox.generations)
+        async with client(surface, journal=path) as hf:
+            submitting = asyncio.create_task(submitted_again(hf, surface, set(sandbox.generations)))
+            await asyncio.sleep(0.1)
+            assert not submitting.done()
+            await first.kill()
+            assert await submitting == ("the generation" if surface.keyed else "`SubmissionUnknown`")
+    assert len(sandbox.generations) == 1
+
+
 async def test_two_batches_at_once(sandbox: Sandbox, surface: Surface, tmp_path: Path) -> None:
     errand = Errand(surface=surface.name, journal=str(tmp_path / "generations.db"), verb="map", count=40)
     async with child(sandbox, errand) as one, child(sandbox, errand) as other:
@@ -413,6 +446,24 @@ async def test_two_batches_at_once(sandbox: Sandbox, surface: Surface, tmp_path:
     assert told[0] == told[1]
     assert sorted(told[0].values()) == sorted(sandbox.generations)
     assert len(sandbox.generations) == 40
+
+
+async def test_two_batches_and_one_is_killed(sandbox: Sandbox, surface: Surface, tmp_path: Path) -> None:
+    errand = Errand(surface=surface.name, journal=str(tmp_path / "generations.db"), verb="map", count=60, max_active=6)
+    async with child(sandbox, errand) as one, child(sandbox, errand) as other:
+        await one.until(lambda: len(sandbox.generations) >= 20)
+        await one.kill()
+        assert await other.ended() == 0, other.log
+    told = {each["number"]: each["id"] for each in other.told[1:]}
+    assert len(told) == 60
+    unknown = [each for each in other.told[1:] if each["error"] is not None]
+    assert {each["error"] for each in unknown} <= {"SubmissionUnknown"}
+    assert len(unknown) <= (0 if surface.keyed else 6)
+    paid = {number_of(generation.request): identifier for identifier, generation in sandbox.generations.items()}
+    assert len(paid) == len(sandbox.generations)
+    assert {number: identifier for number, identifier in told.items() if identifier is not None} == {
+        number: identifier for number, identifier in paid.items() if number not in {each["number"] for each in unknown}
+    }
 
 
 async def test_a_batch_is_run_again(sandbox: Sandbox, client: Client, surface: Surface, tmp_path: Path) -> None:
@@ -481,18 +532,37 @@ async def test_a_disk_that_is_full(
     assert len(sandbox.generations) == 4
 
 
+async def test_who_was_there_before_the_disk_was_full(sandbox: Sandbox, client: Client, tmp_path: Path) -> None:
+    # The dead one's id is in its spill file alone, which was not there yet when this one opened the journal.
+    path = tmp_path / "generations.db"
+    errand = Errand(
+        surface="proxy", journal=str(path), verb="submit", count=3, full=Seam("begin", "after", 1), stays=True
+    )
+    async with client(PROXY, journal=path) as hf:
+        assert await hf.unknown() == []
+        async with child(sandbox, errand) as process:
+            while len(process.told) < 4:
+                assert await process.line() is not None, process.log
+            await process.kill()
+        [identifier] = sandbox.generations
+        task = await hf.submit(numbered(PROXY, 0), key="0")
+        assert task.id == identifier
+        assert await hf.unknown() == []
+    assert not list(tmp_path.glob("*.spill-*"))
+
+
 async def test_a_file_that_cannot_be_written(sandbox: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "generations.db"
     errand = Errand(surface="proxy", journal=str(path), verb="submit")
     async with child(sandbox, errand) as process:
         assert await process.ended() == 0, process.log
     path.chmod(0o400)
-    async with child(sandbox, replace(errand, count=2)) as process:
-        assert await process.ended() == 0, process.log
-    # What it knows can be read.
-    known, new = process.told[1:]
-    assert list(sandbox.generations) == [known["id"]]
-    assert (new["error"], new["charged"]) == ("JournalError", "no")
+    async with child(sandbox, errand) as process:
+        assert await process.ended() == 1
+    *_, last = process.log.splitlines()
+    assert "JournalError" in last
+    assert "read-only" in last
+    assert len(sandbox.generations) == 1
 
 
 @pytest.mark.parametrize("damage", ["no database", "a torn one"])

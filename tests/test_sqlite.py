@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,10 @@ from typing import Any
 import pytest
 from test_journal import AT, END, elsewhere, found, intent, lost, seen, submitted
 
-from higgsfield_async import ConfigurationError, JournalError, _sqlite
+from higgsfield_async import ConfigurationError, Higgsfield, JournalError, _sqlite
 from higgsfield_async.journal import SQLiteJournal
+from higgsfield_async.sandbox import Sandbox
+from surfaces import Surface
 
 NOBODY = 65534
 
@@ -378,6 +380,8 @@ os._exit(0)
     async def test_no_room_for_real(self, path: Path) -> None:
         program = f"""
 import asyncio, json, resource, signal
+from higgsfield_async.sandbox import Sandbox
+from surfaces import Surface
 from test_journal import AT, intent
 from higgsfield_async import JournalError
 from higgsfield_async.journal import SQLiteJournal
@@ -452,6 +456,21 @@ class TestBusy:
             connection.execute("ROLLBACK")
         assert (await journal.begin(intent("bird"))).mine
 
+    async def test_a_submit_that_cannot_be_written_down_is_not_sent_on_a_later_try(
+        self, path: Path, sandbox: Sandbox, client: Callable[..., Higgsfield], surface: Surface
+    ) -> None:
+        async with client(surface, journal=path) as hf:
+            assert await hf.unknown() == []
+            with plain(path) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                with pytest.raises(JournalError, match="Nothing was submitted") as caught:
+                    await hf.submit(surface.request, key="order-17")
+                connection.execute("ROLLBACK")
+            assert caught.value.charged == "no"
+            assert not sandbox.generations
+            task = await hf.submit(surface.request, key="order-17")
+            assert [*sandbox.generations] == [task.id]
+
     async def test_what_cannot_be_let_go_of_is_so_all_the_same(self, path: Path, journal: SQLiteJournal) -> None:
         leaving = SQLiteJournal(path)
         await leaving.open()
@@ -467,6 +486,10 @@ class TestBusy:
     async def test_opening_waits_no_longer_either(self, path: Path) -> None:
         with plain(path) as connection:
             connection.execute("BEGIN EXCLUSIVE")
+            assert "locked" in await opens(path)
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN")
+            connection.execute("SELECT * FROM sqlite_master").fetchall()
             assert "locked" in await opens(path)
             connection.execute("ROLLBACK")
 
@@ -509,6 +532,8 @@ class TestLocks:
     async def test_a_child_keeps_nothing_of_what_its_parent_held(self, path: Path, journal: SQLiteJournal) -> None:
         program = f"""
 import asyncio, os, sys
+from higgsfield_async.sandbox import Sandbox
+from surfaces import Surface
 from test_journal import intent
 from higgsfield_async.journal import SQLiteJournal
 async def main():
@@ -541,6 +566,8 @@ asyncio.run(main())
     async def test_what_is_held_by_a_program_it_starts_is_nothing(self, path: Path, journal: SQLiteJournal) -> None:
         program = f"""
 import asyncio, subprocess, sys
+from higgsfield_async.sandbox import Sandbox
+from surfaces import Surface
 from test_journal import intent
 from higgsfield_async.journal import SQLiteJournal
 async def main():
@@ -565,6 +592,8 @@ asyncio.run(main())
     async def test_two_processes_begin_each_key_once(self, path: Path) -> None:
         program = f"""
 import asyncio, json, random, sys
+from higgsfield_async.sandbox import Sandbox
+from surfaces import Surface
 from test_journal import intent
 from higgsfield_async.journal import SQLiteJournal
 async def main():

@@ -3,10 +3,6 @@
 Who is alive is asked of the server, and of no clock: each opened journal is an owner with a number of its own, and
 holds an advisory lock of that number, with a connection of its own, for as long as both live. A lock that can be had
 shows that its owner is dead, and stays so: no number is given twice. Whoever sees that first writes it down for all.
-
-What changed is told by transaction, and by no number of ours: numbers are drawn before the commit, so that a smaller
-one can show up after a greater one was read. A reader keeps the server's snapshot of its last look, and asks for what
-that snapshot did not show.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, LiteralString, TypeAlias, TypeVar
@@ -82,6 +78,7 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         ended_at timestamptz,
         -- Whose intent it was, where it is unknown because they died: if they live after all, they know better.
         left_by bigint,
+        -- The transaction that wrote it last: who remembers it sees that the row has changed since.
         tx xid8 not null default pg_current_xact_id(),
         primary key (space, key)
     );
@@ -89,7 +86,6 @@ MIGRATIONS: tuple[LiteralString, ...] = (
     create index on higgsfield.journal (space, state, seq);
     create index on higgsfield.journal (space, id) where id is not null;
     create index on higgsfield.journal (space, holder) where holder is not null;
-    create index on higgsfield.journal (space, tx);
     """,
 )
 MIGRATING = 7523108584469561343
@@ -145,6 +141,8 @@ HELD: LiteralString = """
 # it gives up on who is silent, so that who lost its lock knows it first.
 LOOK = 1.0
 ANSWER = 5.0
+# After so many looks it is seen whether others died: what is shown of theirs elsewhere is not older than that.
+LOOKS = 5
 # How connections are made, unless the DSN says otherwise.
 CONNECTING = {
     "application_name": "higgsfield_async",
@@ -166,7 +164,8 @@ NOTICED: LiteralString = """
     set tcp_keepalives_idle = 4;
     set tcp_keepalives_interval = 2;
     set tcp_keepalives_count = 3;
-    set tcp_user_timeout = 10000
+    set tcp_user_timeout = 10000;
+    set statement_timeout = '5s'
 """
 # How many seconds the commit of an id waits for a server that is away, at most: then whoever has it puts it elsewhere.
 COMMITTING = 1.0
@@ -268,10 +267,9 @@ class PostgresJournal:
         self._loop = asyncio.get_running_loop()
         self._connections, self._lost = _Connections(self._connect, self._most), asyncio.Event()
         try:
-            async with asyncio.timeout(self._patience):
-                await anyio.to_thread.run_sync(self._make_place)
-                await self._migrate()
-                guard, owner = await self._take()
+            await anyio.to_thread.run_sync(self._make_place)
+            await self._migrate()
+            guard, owner = await self._take()
         except BaseException as error:
             self._loop = None
             await self._connections.close()
@@ -292,9 +290,8 @@ class PostgresJournal:
                 await asyncio.wait(self._running, timeout=self._patience)
             await _end({watching, *self._running})
             if self._guard is not None:
-                with contextlib.suppress(psycopg.Error, TimeoutError):
-                    async with asyncio.timeout(ANSWER):
-                        await self._let_go(self._guard)
+                with contextlib.suppress(psycopg.Error), _within(self._guard, ANSWER):
+                    await self._let_go(self._guard)
                 await self._guard.close()
             await self._connections.close()
             self._loop = self._guard = self._owner = None
@@ -403,42 +400,6 @@ class PostgresJournal:
             )
 
         return await self._do(None, entries)
-
-    async def changed(
-        self, since: str | None = None, *, keys: Collection[str] | None = None
-    ) -> tuple[str, list[Entry]]:
-        """What changed since the last look: one question for everybody in a process who waits.
-
-        What was taken out is not told, nor which of several changes: an entry is shown as it stands now.
-
-        Args:
-            since: What the last look returned; None tells only where to begin. What is looked for by `find` after that,
-                and by this from there on, misses nothing.
-            keys: Only these.
-
-        Returns:
-            What to ask with next, and what changed.
-        """
-
-        async def changed(connection: Connection) -> tuple[str, list[Entry]]:
-            await self._bury(connection)
-            # All of it by one statement, so by one snapshot.
-            found = await connection.execute(
-                f"""
-                select pg_current_snapshot()::text, {COLUMNS}
-                from (select) as always left join higgsfield.journal
-                on space = %(space)s and tx >= pg_snapshot_xmin(%(since)s::pg_snapshot)
-                and tx < pg_snapshot_xmax(pg_current_snapshot())
-                and not pg_visible_in_snapshot(tx, %(since)s::pg_snapshot)
-                and (%(keys)s::text[] is null or key = any(%(keys)s::text[]))
-                order by seq
-                """,
-                {"space": self._space, "since": since, "keys": None if keys is None else list(keys)},
-            )
-            rows = await found.fetchall()
-            return rows[0][0], [self._entry(row[1:]) for row in rows if row[1] is not None]
-
-        return await self._task([], changed)
 
     async def claim(self, key: str) -> Entry | None:
         """Holds what nobody alive holds: see `Journal.claim`."""
@@ -656,34 +617,35 @@ class PostgresJournal:
 
     async def _do(self, key: str | None, operation: Operation[T], patience: float | None = None) -> T:
         """Carries an operation out, whatever becomes of its caller, after those of its key that were begun earlier."""
-        return await asyncio.shield(self._start(key, operation, patience))
+        task = self._start(key, operation, patience)
+        await asyncio.wait({task})
+        if task.cancelled():
+            msg = f"The journal {self._shown} was closed before this was done."
+            raise JournalError(msg, transient=True)
+        return task.result()
 
     def _start(self, key: str | None, operation: Operation[T], patience: float | None = None) -> asyncio.Task[T]:
-        if key is None:
-            return self._task(list(self._running), operation)
-        earlier = self._last.get(key)
-        task = self._task([] if earlier is None else [earlier], operation, patience)
-        self._last[key] = task
-
-        def ended(_: asyncio.Task[T]) -> None:
-            if self._last.get(key) is task:
-                del self._last[key]
-
-        task.add_done_callback(ended)
-        return task
-
-    def _task(
-        self, earlier: list[asyncio.Task[Any]], operation: Operation[T], patience: float | None = None
-    ) -> asyncio.Task[T]:
         if self._watching is None:
             msg = f"The journal {self._shown} is not open."
             raise JournalError(msg)
         self._check_loop()
+        earlier = self._running if key is None else filter(None, [self._last.get(key)])
         patience = self._patience if patience is None else min(patience, self._patience)
-        task = asyncio.create_task(self._carry_out(earlier, operation, patience), name="higgsfield_async.journal")
+        work = self._carry_out(list(earlier), operation, patience)
+        task = asyncio.create_task(work, name="higgsfield_async.journal")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        task.add_done_callback(_looked_at)
+        if key is not None:
+            self._last[key] = task
+
+        def ended(_: object) -> None:
+            self._running.discard(task)
+            if key is not None and self._last.get(key) is task:
+                del self._last[key]
+            if not task.cancelled():
+                # Whoever waited for it may be gone, and its error with it.
+                task.exception()
+
+        task.add_done_callback(ended)
         return task
 
     def _check_loop(self) -> None:
@@ -697,7 +659,7 @@ class PostgresJournal:
         until = time.monotonic() + patience
         for attempt in itertools.count():
             try:
-                async with asyncio.timeout(max(until - time.monotonic(), 0.1)), self._connections.one() as connection:
+                async with self._connections.one(max(until - time.monotonic(), 0.1)) as connection:
                     return await operation(connection)
             except (psycopg.Error, OSError, UnicodeError, msgspec.MsgspecError, _LockLost) as error:
                 if not _passes(error) or time.monotonic() > until:
@@ -718,6 +680,10 @@ class PostgresJournal:
         connection = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
         try:
             await connection.execute(DURABLE)
+            # A statement ends before nobody waits for it any more.
+            await connection.execute(
+                "select set_config('statement_timeout', %s, false)", (f"{self._patience * 900:.0f}",)
+            )
         except BaseException:
             await connection.close()
             raise
@@ -731,7 +697,7 @@ class PostgresJournal:
             raise JournalError(msg) from error
 
     async def _migrate(self) -> None:
-        async with self._connections.one() as connection:
+        async with self._connections.one(self._patience) as connection:
             if connection.info.server_version < OLDEST_SERVER:
                 msg = f"The journal {self._shown} is in a Postgres that is too old: it takes 13 or newer."
                 raise JournalError(msg)
@@ -759,22 +725,23 @@ class PostgresJournal:
 
     async def _take(self) -> tuple[Connection, int]:
         """A new number, and the connection that holds its lock."""
-        connection = await self._connect()
+        connection = await self._connections.new()
         try:
-            await connection.execute(NOTICED)
-            async with connection.transaction():
-                # Locked before anybody can see it.
-                owner: int = await _value(
-                    connection,
-                    """
-                    insert into higgsfield.owners (machine, process) values (%s, %s)
-                    returning id, pg_advisory_lock(id)::text
-                    """,
-                    socket.gethostname(),
-                    os.getpid(),
-                )
+            with _within(connection, ANSWER):
+                await connection.execute(NOTICED)
+                async with connection.transaction():
+                    # Locked before anybody can see it.
+                    owner: int = await _value(
+                        connection,
+                        """
+                      insert into higgsfield.owners (machine, process) values (%s, %s)
+                      returning id, pg_advisory_lock(id)::text
+                      """,
+                        socket.gethostname(),
+                        os.getpid(),
+                    )
             # In other transactions: a pooler that gives each one another connection shows here.
-            async with self._connections.one() as other, other.transaction():
+            async with self._connections.one(ANSWER) as other, other.transaction():
                 await self._bury(other)
                 await other.execute(
                     "delete from higgsfield.owners where id <> %s and pg_try_advisory_xact_lock_shared(id)", (owner,)
@@ -799,11 +766,10 @@ class PostgresJournal:
             self._owner = self._guard = None
             self._lost.set()
             await guard.close()
-            for attempt in itertools.count():
+            for attempt in itertools.count():  # pragma: no branch
                 try:
-                    async with asyncio.timeout(2 * ANSWER):
-                        guard, owner = await self._take()
-                        break
+                    guard, owner = await self._take()
+                    break
                 except (psycopg.Error, OSError, JournalError):
                     await asyncio.sleep(min(0.05 * 2**attempt, 1.0) * random.uniform(0.5, 1.0))
             self._guard, self._owner = guard, owner
@@ -811,10 +777,15 @@ class PostgresJournal:
 
     async def _until_lost(self, guard: Connection, owner: int) -> None:
         with contextlib.suppress(psycopg.Error, OSError):
-            while await _holds(guard, owner):
+            for look in itertools.count():  # pragma: no branch
+                if not await _holds(guard, owner):
+                    return
+                if look % LOOKS == 0:
+                    with contextlib.suppress(psycopg.Error):
+                        await self._bury(guard)
                 # No notice comes; what ends the connection is seen at once.
                 async for _ in guard.notifies(timeout=LOOK):
-                    pass
+                    pass  # pragma: no cover
 
     async def _let_go(self, guard: Connection) -> None:
         await guard.execute("select pg_advisory_unlock(%s)", (self._owner,))
@@ -833,30 +804,70 @@ class _Connections:
     psycopg's own pool waits ever longer between its tries to reach a server that is away: this one tries when asked.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], most: int) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, Connection]], most: int) -> None:
         self._connect = connect
         self._places = asyncio.Semaphore(most)
         self._free: list[Connection] = []
+        self._coming: set[asyncio.Task[Connection]] = set()
 
     @contextlib.asynccontextmanager
-    async def one(self) -> AsyncGenerator[Connection]:
-        async with self._places:
-            connection = self._free.pop() if self._free else await self._connect()
-            try:
+    async def one(self, seconds: float) -> AsyncGenerator[Connection]:
+        """One of them, for so many seconds at most, with the time that it takes to get it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        async with asyncio.timeout_at(until):
+            connection = await self._get()
+        try:
+            with _within(connection, max(until - loop.time(), 0.1)):
                 yield connection
-            except psycopg.OperationalError:
-                # The others are to the same server.
-                await self.close()
-                raise
-            finally:
-                if connection.pgconn.transaction_status == TransactionStatus.IDLE:
-                    self._free.append(connection)
-                else:
-                    await connection.close()
+        except psycopg.OperationalError:
+            # The others are to the same server.
+            await self.drop()
+            raise
+        finally:
+            self._places.release()
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+                self._free.append(connection)
+            else:
+                await connection.close()
 
-    async def close(self) -> None:
+    async def _get(self) -> Connection:
+        await self._places.acquire()
+        try:
+            return self._free.pop() if self._free else await self.new()
+        except BaseException:
+            self._places.release()
+            raise
+
+    async def new(self) -> Connection:
+        """One more, which belongs to the caller.
+
+        Whoever waits no more leaves it to the others. To break it off would leave half of it to the server, which a
+        server that starts or stops waits for.
+        """
+        task = asyncio.create_task(self._connect(), name="higgsfield_async.journal")
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._left)
+            raise
+
+    def _left(self, task: asyncio.Task[Connection]) -> None:
+        if task.exception() is None:
+            self._free.append(task.result())
+
+    async def drop(self) -> None:
+        """Closes those that nobody uses."""
         while self._free:
             await self._free.pop().close()
+
+    async def close(self) -> None:
+        """Closes all of them, once nobody uses them any more."""
+        if self._coming:
+            await asyncio.wait(self._coming)
+        await self.drop()
 
 
 async def _value(connection: Connection, query: LiteralString, *values: object) -> Any:
@@ -865,20 +876,33 @@ async def _value(connection: Connection, query: LiteralString, *values: object) 
 
 
 async def _holds(guard: Connection, owner: int) -> bool:
-    async with asyncio.timeout(ANSWER):
+    with _within(guard, ANSWER):
         return bool(await _value(guard, HELD, owner))
+
+
+@contextlib.contextmanager
+def _within(connection: Connection, seconds: float) -> Generator[None]:
+    """Hangs up after so many seconds: what waits for an answer fails at once, as if the server had gone.
+
+    A query that is canceled has psycopg ask the server to break it off, and wait for that: where nobody answers, for
+    ten seconds more.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-
-
-def _looked_at(task: asyncio.Task[Any]) -> None:
-    """Whoever waited for it may be gone, and its error with it."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _passes(error: BaseException) -> bool:
