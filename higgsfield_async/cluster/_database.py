@@ -7,12 +7,13 @@ import importlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
+import psycopg
 
 from higgsfield_async._errors import ConfigurationError, JournalError
 from higgsfield_async.cluster._journal import PostgresJournal
@@ -136,13 +137,14 @@ class Database:
             JournalError: It cannot be reached.
         """
         async with self._lock:
-            if self._client is None:
-                # It makes the tables that ours stand beside.
-                journal = PostgresJournal(self.dsn)
-                await journal.open()
-                await journal.close()
-                self._threads = self._threads or anyio.CapacityLimiter(self._connections)
-                self._engine, self._client = await self._blocking(self._open)
+            if self._client is not None:
+                return
+            # It makes the tables that ours stand beside.
+            journal = PostgresJournal(self.dsn)
+            await journal.open()
+            await journal.close()
+            self._threads = self._threads or anyio.CapacityLimiter(self._connections)
+            self._engine, self._client = await self._blocking(self._open)
 
     def _open(self) -> tuple[sqlalchemy.Engine, dbos.DBOSClient]:
         sa, engine_of = imported("sqlalchemy"), imported("dbos")
@@ -152,7 +154,7 @@ class Database:
             pool_size=self._connections,
             max_overflow=0,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 5, "application_name": "higgsfield_async", **KEEPALIVE},
+            connect_args={"application_name": "higgsfield_async", **KEEPALIVE},
         )
         try:
             with engine.begin() as connection:
@@ -245,20 +247,19 @@ def _close(client: dbos.DBOSClient, engine: sqlalchemy.Engine) -> None:
     engine.dispose()
 
 
-# A machine that is gone without a word is noticed within about 10 seconds, by either side.
-KEEPALIVE = {
+# A machine that is gone without a word is noticed within about 10 seconds.
+KEEPALIVE: Mapping[str, int] = {
+    "connect_timeout": 5,
     "keepalives_idle": 4,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    "options": "-c tcp_keepalives_idle=4 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
 }
 
 
 def trouble(error: BaseException) -> JournalError | None:
     """What went wrong with the database, without what may be secret; None where it is nothing of the kind."""
     exceptions = imported("sqlalchemy").exc
-    psycopg = imported("psycopg")
     if not isinstance(error, (exceptions.SQLAlchemyError, psycopg.Error)):
         return None
     away = isinstance(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 import anyio.to_thread
+import psycopg
+from psycopg.conninfo import make_conninfo
 
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._errors import (
@@ -45,11 +47,10 @@ from higgsfield_async.cluster._database import (
     silence,
     trouble,
 )
-from higgsfield_async.cluster._journal import PostgresJournal
+from higgsfield_async.cluster._journal import NOTICED, PostgresJournal
 from higgsfield_async.cluster._rows import Rows, queue_of
 
 if TYPE_CHECKING:
-    import psycopg
     import sqlalchemy
 
 logger = logging.getLogger("higgsfield_async.cluster")
@@ -167,8 +168,7 @@ class Worker:
             await _finished(_destroy)
         for client in self._clients.values():
             await client.close()
-        if self._canceling:
-            await asyncio.wait(self._canceling)
+        await asyncio.gather(*self._canceling, return_exceptions=True)
         if not lost:
             with contextlib.suppress(JournalError):  # it is taken over then, as if this one had died
                 await self._database.call(lambda: self._hand_over([self.executor]))
@@ -191,7 +191,7 @@ class Worker:
                 "enable_otlp": False,
                 "sys_db_pool_size": 3,
                 "scheduler_polling_interval_sec": 3600.0,
-                "db_engine_kwargs": {"connect_args": {"connect_timeout": 5, **KEEPALIVE}},
+                "db_engine_kwargs": {"connect_args": {**KEEPALIVE}},
             }
         )
         if dbos.DBOS.executor_id != self.executor:
@@ -227,13 +227,12 @@ class Worker:
             await _closed(self._lock)
 
     async def _connect(self) -> None:
-        psycopg = imported("psycopg")
         lock: psycopg.AsyncConnection[Any] | None = None
         try:
             async with asyncio.timeout(2 * SILENCE):
-                lock = await psycopg.AsyncConnection.connect(
-                    self._dsn, autocommit=True, connect_timeout=5, application_name=self.executor, **KEEPALIVE
-                )
+                address = make_conninfo(self._dsn, application_name=self.executor, **KEEPALIVE)
+                lock = await psycopg.AsyncConnection.connect(address, autocommit=True)
+                await lock.execute(NOTICED)
                 # Whoever takes this one for dead holds it for a moment.
                 await lock.execute("select pg_advisory_lock(%s, %s)", (LOCKS, self._number))
                 found = await lock.execute("select ended_at from higgsfield.workers where number = %s", (self._number,))
@@ -288,7 +287,7 @@ class Worker:
             async with asyncio.timeout(SILENCE):
                 found = await self._lock.execute(_DEAD, (self._number, LOCKS))
                 return dict(await found.fetchall())
-        except (TimeoutError, imported("psycopg").Error) as error:
+        except (TimeoutError, psycopg.Error) as error:
             raise _told(error) from error
 
     async def _regain(self, error: JournalError) -> None:
@@ -312,22 +311,20 @@ class Worker:
                 return
 
     async def _take_over(self, number: int, executor: str) -> None:
-        def take_over(connection: sqlalchemy.Connection) -> int | None:
+        def take_over(connection: sqlalchemy.Connection) -> None:
             # Held to the end of this transaction: one of the others at a time, and never while that worker lives.
             query = """
                 select number from higgsfield.workers
                 where number = %s and ended_at is null and pg_try_advisory_xact_lock(%s, number)
             """
-            if not connection.exec_driver_sql(query, (number, LOCKS)).all():
-                return None
-            _end(connection, number)
-            return self._hand_over([executor])
+            for _ in connection.exec_driver_sql(query, (number, LOCKS)).all():
+                _end(connection, number)
+                count = self._hand_over([executor])
+                logger.warning("The worker %s is dead: %d of its generations were taken over.", executor, count)
 
         with contextlib.suppress(JournalError):  # the next beat tells what it is
-            count = await self._database.run(take_over)
+            await self._database.run(take_over)
             del self._suspects[number]
-            if count is not None:
-                logger.warning("The worker %s is dead: %d of its generations were taken over.", executor, count)
 
     async def _rounds(self) -> None:
         """Looks for what nobody looks after, for whatever reason: a few hundred of each account at a time."""
