@@ -416,15 +416,13 @@ class Worker:
                 await rows.tell(key, attempt, error)
             await asyncio.sleep(LOCKED_OUT)
         while True:
-            # Of its end nobody else will tell those who wait: the database may have been away when it was seen.
+            # Once more, and until it is done: the database may have been away when the end was seen, and nobody else
+            # tells it to those who wait.
             try:
-                entry = await journal.find(key)
-                if entry is None or entry.state == "ended":
-                    return
-                await journal.finish(key, job_set)
+                return await journal.finish(key, job_set)
             except JournalError as error:
                 logger.info("The end of generation %s is not written down yet: %s", key, error)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     async def _cancel_what_is_asked(self) -> None:
         for space, rows in self._rows.items():
