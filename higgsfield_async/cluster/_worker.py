@@ -149,30 +149,26 @@ class Worker:
             Worker.running = None
 
     async def _work(self) -> None:
-        lost = False
         try:
             await _finished(self._launch)
             logger.info("Worker %s works for %s.", self.executor, ", ".join(self._rows))
             with self._signals():
                 await self._until_the_end()
-        except JournalError:
-            lost = True
-            raise
         finally:
             with anyio.CancelScope(shield=True):
-                await self._leave(lost=lost)
+                await self._leave()
 
-    async def _leave(self, *, lost: bool) -> None:
+    async def _leave(self) -> None:
         """Takes nothing new, waits for the answers to what was sent, and hands over what is open."""
         if self._launched:
             await _finished(_destroy)
         for client in self._clients.values():
             await client.close()
         await asyncio.gather(*self._canceling, return_exceptions=True)
-        if not lost:
-            with contextlib.suppress(JournalError):  # it is taken over then, as if this one had died
-                await self._database.call(lambda: self._hand_over([self.executor]))
-                await self._database.run(lambda c: _end(c, self._number))
+        with contextlib.suppress(JournalError):  # it is taken over then, as if this one had died
+            # What the others took over is theirs by now, and no more in this one's name.
+            await self._database.call(lambda: self._hand_over([self.executor]))
+            await self._database.run(lambda c: _end(c, self._number))
 
     # The engine.
 
@@ -416,15 +412,13 @@ class Worker:
                 await rows.tell(key, attempt, error)
             await asyncio.sleep(LOCKED_OUT)
         while True:
-            # Of its end nobody else will tell those who wait: the database may have been away when it was seen.
+            # Once more, and until it is done: the database may have been away when the end was seen, and nobody else
+            # tells it to those who wait.
             try:
-                entry = await journal.find(key)
-                if entry is None or entry.state == "ended":
-                    return
-                await journal.finish(key, job_set)
+                return await journal.finish(key, job_set)
             except JournalError as error:
                 logger.info("The end of generation %s is not written down yet: %s", key, error)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     async def _cancel_what_is_asked(self) -> None:
         for space, rows in self._rows.items():
