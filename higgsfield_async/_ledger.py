@@ -36,6 +36,8 @@ logger = logging.getLogger("higgsfield_async.journal")
 # is offered further.
 AGAIN = (0.05, 0.2, 0.75)
 AGAIN_AT_MOST = 30.0
+# How long an error of a submit waits until it is written down, in seconds.
+SETTLING = 1.0
 # What nobody here waits for is held for so many seconds more: most who submit wait a moment later.
 HELD_ON = 1.0
 # How long one that another client holds is not asked for again, in seconds: at first, and at most.
@@ -146,6 +148,11 @@ class Unit:
         self._ledger.owe(self.key, functools.partial(write, self.key, self._nonce))
         if not lost:
             self._nonce = None
+
+    async def settled(self) -> None:
+        """Waits a little until how it failed is written down: whoever is told of it may look there at once."""
+        with anyio.move_on_after(SETTLING), contextlib.suppress(JournalError):
+            await self._ledger.settle(self.key)
 
     def opened(self, tracked: Tracked) -> None:
         """It is looked after here from now on."""
