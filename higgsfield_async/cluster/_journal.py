@@ -23,18 +23,13 @@ from typing import Any, LiteralString, TypeAlias, TypeVar
 
 import anyio
 import msgspec
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 
 from higgsfield_async._domain import JobSet
 from higgsfield_async._errors import ConfigurationError, JournalError
 from higgsfield_async._journal import Entry, Intent, State, read, written
-
-try:
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    from psycopg.pq import TransactionStatus
-except ImportError as error:
-    message = "Many machines share a Postgres, whose driver is missing: pip install 'higgsfield-async[cluster]'"
-    raise ConfigurationError(message) from error
 
 logger = logging.getLogger("higgsfield_async.journal")
 
