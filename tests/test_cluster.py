@@ -50,6 +50,7 @@ from higgsfield_async import (
 from higgsfield_async.cluster import Cluster, PostgresJournal, _told as told
 from higgsfield_async.cluster.__main__ import main
 from higgsfield_async.cluster._database import imported
+from higgsfield_async.cluster._rows import workflow_of
 from higgsfield_async.cluster._worker import Worker
 from higgsfield_async.sandbox import Fault, Sandbox
 from postgres import Postgres
@@ -255,6 +256,7 @@ async def test_what_cannot_be_canceled_is_told_in_the_services_words(dsn: str, h
             await task.delete()
 
 
+@pytest.mark.once
 async def test_limits_hold_for_all_workers(dsn: str, hf: Cluster) -> None:
     # A submit beyond its limit is refused by the service, and seen.
     async with Sandbox(speed=40, max_concurrent=3) as sandbox:
@@ -366,6 +368,7 @@ class Statements:
         self.count += 1
 
 
+@pytest.mark.once
 async def test_a_thousand_who_wait_are_one_query_and_nobody_is_none(dsn: str, postgres: Postgres) -> None:
     async with Cluster(dsn, account="a", poll=PollPolicy.fixed(0.2, deadline=20)) as hf:
         first = await hf.submit(V1.request, key="0")
@@ -443,6 +446,7 @@ async def test_a_database_that_is_away_is_waited_for_and_its_password_shown_nowh
     assert "tester:" not in told
 
 
+@pytest.mark.once
 async def test_a_submit_that_may_be_queued_all_the_same_says_so(dsn: str, postgres: Postgres) -> None:
     name = dsn.rpartition("/")[2]
     slow = """
@@ -566,7 +570,7 @@ async def test_what_a_dead_worker_left_is_taken_over(
     dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster
 ) -> None:
     task = await hf.submit(V1.request)
-    # One that was killed looks so, and so does one that lives, and says nothing for a moment.
+    # Those that were killed look so.
     dead = """
         insert into higgsfield.workers (number, executor) values (7, 'higgsfield-7'), (8, 'higgsfield-8');
         update higgsfield_engine.workflow_status set status = 'PENDING', executor_id = 'higgsfield-7'
@@ -578,6 +582,7 @@ async def test_what_a_dead_worker_left_is_taken_over(
     assert await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], left) == [(0,)]
 
 
+@pytest.mark.once
 async def test_a_worker_that_was_replaced_ends(dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster) -> None:
     name = dsn.rpartition("/")[2]
     cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'higgsfield-%'"
@@ -587,11 +592,13 @@ async def test_a_worker_that_was_replaced_ends(dsn: str, postgres: Postgres, san
         await hf.run(V1.request)
         await asyncio.sleep(1)
         assert not worker.done()
-        await asyncio.to_thread(postgres.execute, name, f"update higgsfield.workers set ended_at = now(); {cut}")
+        await asyncio.to_thread(postgres.execute, name, "update higgsfield.workers set ended_at = now()")
+        await asyncio.to_thread(postgres.execute, name, cut)
         with pytest.raises(JournalError, match="others took over its work"):
             await worker
 
 
+@pytest.mark.once
 async def test_an_end_that_comes_while_the_database_is_away_is_written_down(
     dsn: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -615,6 +622,7 @@ async def test_an_end_that_comes_while_the_database_is_away_is_written_down(
         assert (await task.wait()).status is JobStatus.COMPLETED
 
 
+@pytest.mark.once
 async def test_a_busy_account_is_waited_for(dsn: str, hf: Cluster) -> None:
     # More at once than the service takes, and a client that does not wait for it by itself.
     async with Sandbox(speed=20, max_concurrent=1) as sandbox:
@@ -631,6 +639,7 @@ async def test_a_busy_account_is_waited_for(dsn: str, hf: Cluster) -> None:
     assert len(sandbox.generations) == 3
 
 
+@pytest.mark.once
 async def test_what_is_not_understood_is_told(
     dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -666,6 +675,7 @@ async def test_a_cancel_that_nobody_answers_says_so(
         await task.cancel()
 
 
+@pytest.mark.once
 async def test_a_cancelled_submit_is_finished_and_logged(
     dsn: str, postgres: Postgres, hf: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -724,6 +734,7 @@ async def test_an_application_of_dbos_is_left_alone(dsn: str, sandbox: Sandbox) 
         await asyncio.to_thread(dbos.DBOS.destroy)
 
 
+@pytest.mark.once
 async def test_a_worker_whose_client_fails_ends_and_hands_over(dsn: str, hf: Cluster) -> None:
     async with Sandbox(speed=5) as sandbox:
         async with working(dsn, sandbox.platform(), ends=HiggsfieldError) as worker:
@@ -738,6 +749,7 @@ async def test_a_worker_whose_client_fails_ends_and_hands_over(dsn: str, hf: Clu
         assert len(sandbox.generations) == 1
 
 
+@pytest.mark.once
 async def test_an_account_that_is_refused_later_is_asked_again(
     dsn: str, hf: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -767,13 +779,15 @@ async def test_what_nobody_looks_after_is_found(
     # One whose place in the queue is gone, as after an error in it; and one that came to a worker after its end.
     sql = """
         update higgsfield.queue set created_at = now() - interval '1 hour';
-        update higgsfield_engine.workflow_status set status = 'CANCELLED' where inputs like '%"k"%';
+        update higgsfield_engine.workflow_status set status = 'CANCELLED' where workflow_uuid = %s;
         update higgsfield_engine.workflow_status set status = 'PENDING', executor_id = 'higgsfield-5'
-        where inputs like '%"late"%';
+        where workflow_uuid = %s;
         insert into higgsfield.workers (number, executor, ended_at)
         values (5, 'higgsfield-5', now() - interval '2 days');
     """
-    await asyncio.to_thread(postgres.execute, name, sql)
+    for statement, *key in zip(sql.split(";"), ("", "k", "late", ""), strict=False):
+        values = [workflow_of("a", each, 1) for each in key if each]
+        await asyncio.to_thread(postgres.execute, name, statement, *values)
     async with Sandbox(speed=50) as sandbox, working(dsn, sandbox.platform()):
         await asyncio.gather(task.wait(), late.wait())
         assert len(sandbox.generations) == 2

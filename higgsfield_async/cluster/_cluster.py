@@ -309,10 +309,11 @@ class Cluster(Higgsfield):
     async def _opened_entries(self) -> PostgresJournal:
         self._opened()
         async with self._entries_lock:
-            if not self._entries_open:
-                await self._entries.open()
-                self._entries_open = True
-        return self._entries
+            if self._entries_open:
+                return self._entries
+            await self._entries.open()
+            self._entries_open = True
+            return self._entries
 
 
 def checked_account(name: object) -> str:

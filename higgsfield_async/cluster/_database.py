@@ -136,13 +136,14 @@ class Database:
             JournalError: It cannot be reached.
         """
         async with self._lock:
-            if self._client is None:
-                # It makes the tables that ours stand beside.
-                journal = PostgresJournal(self.dsn)
-                await journal.open()
-                await journal.close()
-                self._threads = self._threads or anyio.CapacityLimiter(self._connections)
-                self._engine, self._client = await self._blocking(self._open)
+            if self._client is not None:
+                return
+            # It makes the tables that ours stand beside.
+            journal = PostgresJournal(self.dsn)
+            await journal.open()
+            await journal.close()
+            self._threads = self._threads or anyio.CapacityLimiter(self._connections)
+            self._engine, self._client = await self._blocking(self._open)
 
     def _open(self) -> tuple[sqlalchemy.Engine, dbos.DBOSClient]:
         sa, engine_of = imported("sqlalchemy"), imported("dbos")

@@ -167,8 +167,7 @@ class Worker:
             await _finished(_destroy)
         for client in self._clients.values():
             await client.close()
-        if self._canceling:
-            await asyncio.wait(self._canceling)
+        await asyncio.gather(*self._canceling, return_exceptions=True)
         if not lost:
             with contextlib.suppress(JournalError):  # it is taken over then, as if this one had died
                 await self._database.call(lambda: self._hand_over([self.executor]))
@@ -312,22 +311,20 @@ class Worker:
                 return
 
     async def _take_over(self, number: int, executor: str) -> None:
-        def take_over(connection: sqlalchemy.Connection) -> int | None:
+        def take_over(connection: sqlalchemy.Connection) -> None:
             # Held to the end of this transaction: one of the others at a time, and never while that worker lives.
             query = """
                 select number from higgsfield.workers
                 where number = %s and ended_at is null and pg_try_advisory_xact_lock(%s, number)
             """
-            if not connection.exec_driver_sql(query, (number, LOCKS)).all():
-                return None
-            _end(connection, number)
-            return self._hand_over([executor])
+            for _ in connection.exec_driver_sql(query, (number, LOCKS)).all():
+                _end(connection, number)
+                count = self._hand_over([executor])
+                logger.warning("The worker %s is dead: %d of its generations were taken over.", executor, count)
 
         with contextlib.suppress(JournalError):  # the next beat tells what it is
-            count = await self._database.run(take_over)
+            await self._database.run(take_over)
             del self._suspects[number]
-            if count is not None:
-                logger.warning("The worker %s is dead: %d of its generations were taken over.", executor, count)
 
     async def _rounds(self) -> None:
         """Looks for what nobody looks after, for whatever reason: a few hundred of each account at a time."""
