@@ -7,7 +7,6 @@ import contextlib
 import copy
 import functools
 import glob
-import itertools
 import logging
 import os
 import tempfile
@@ -239,15 +238,17 @@ class Ledger:
         self.later(self._pay_back(key))
 
     async def _pay_back(self, key: str) -> None:
-        for pause in itertools.chain(AGAIN, itertools.repeat(AGAIN_AT_MOST)):
+        pauses = iter(AGAIN)
+        while key in self._owed:
             last = self._closing.is_set()
             try:
                 await self.settle(key)
             except JournalError as error:
                 logger.warning("Not written down yet: %s", error)
-            if last or key not in self._owed:
+            if last:
                 return
-            await self._rest(pause)
+            if key in self._owed:
+                await self._rest(next(pauses, AGAIN_AT_MOST))
 
     async def settle(self, key: str) -> None:
         """Writes what is owed of a unit of work, now.

@@ -111,24 +111,28 @@ async def test_what_is_queued_outlives_every_worker(dsn: str, sandbox: Sandbox, 
 
 
 async def test_a_worker_that_was_taken_for_dead_ends(dsn: str, postgres: Postgres, hf: Cluster) -> None:
-    async with Sandbox(speed=3) as sandbox, WorkerProcess(dsn, sandbox) as frozen:
-        await frozen.ready()
+    async with (
+        Sandbox(speed=1) as sandbox,
+        WorkerProcess(dsn, sandbox) as frozen,
+        WorkerProcess(dsn, sandbox) as other,
+    ):
+        await asyncio.gather(frozen.ready(), other.ready())
+        # The one that is to be frozen takes it.
+        other.send(signal.SIGSTOP)
         task = await hf.submit(V1.request, key="k")
-        await until(lambda: bool(sandbox.generations))
         async with asyncio.timeout(10):
             while await state_of(postgres, dsn) != "submitted":
                 await asyncio.sleep(0.02)
-        async with WorkerProcess(dsn, sandbox) as other:
-            await other.ready()
-            frozen.send(signal.SIGSTOP)
-            cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'higgsfield%'"
-            # All of its connections, and those of the others, which have theirs back at once.
-            await asyncio.to_thread(postgres.execute, name_of(dsn), f"{cut} and pid <> pg_backend_pid()")
-            await other.says("is dead: 1 of its generations", 10)
-            frozen.send(signal.SIGCONT)
-            assert await frozen.ended() == 75
-            assert any("others took over its work" in line for line in frozen.lines)
-            assert (await task.wait()).status is JobStatus.COMPLETED
+        frozen.send(signal.SIGSTOP)
+        other.send(signal.SIGCONT)
+        cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'higgsfield%'"
+        # All of its connections, and those of the others, which have theirs back at once.
+        await asyncio.to_thread(postgres.execute, name_of(dsn), f"{cut} and pid <> pg_backend_pid()")
+        await other.says("is dead: 1 of its generations", 15)
+        frozen.send(signal.SIGCONT)
+        assert await frozen.ended() == 75
+        assert any("others took over its work" in line for line in frozen.lines)
+        assert (await task.wait()).status is JobStatus.COMPLETED
     assert len(sandbox.generations) == 1
 
 
@@ -179,7 +183,8 @@ async def test_a_worker_that_is_told_to_end_hands_over(dsn: str, postgres: Postg
         await until(lambda: len(sandbox.generations) == 2)
         first.send(signal.SIGTERM)
         assert await first.ended() == 0
-        assert [await state_of(postgres, dsn, key) for key in ("open", "asked")] == ["submitted"] * 2
+        assert await state_of(postgres, dsn, "open") in ("submitted", "ended")
+        assert await state_of(postgres, dsn, "asked") == "submitted"
         later = await hf.submit(V1.request, key="later")
         async with WorkerProcess(dsn, sandbox):
             made = [await task.wait() for task in (opened, asked, later)]

@@ -364,3 +364,18 @@ async def test_what_is_lost_anew_in_the_moment_of_its_recovery(sandbox: Sandbox,
 async def test_an_address_in_capitals() -> None:
     form = await frozen(ModelRequest("a/b", {"image_url": "HTTPS://images.example.com/cat.jpg?signature=abc-secret"}))
     assert b"abc-secret" not in form.told
+
+
+async def test_clients_that_recover_what_was_submitted_at_once(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.plan(NEVER)
+    async with client(journal=path) as hf:
+        for _ in range(20):
+            await hf.submit(PROXY.request)
+
+    async def found(hf: Higgsfield) -> list[str]:
+        return [task.id async for task in hf.recover()]
+
+    async with client(journal=path) as first, client(journal=path) as second:
+        ids = await asyncio.gather(found(first), found(second))
+    # Each is looked after by one of them.
+    assert sorted([*ids[0], *ids[1]]) == sorted(sandbox.generations)

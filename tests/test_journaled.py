@@ -594,8 +594,10 @@ async def test_a_spill_file_that_cannot_be_read_back(
 ) -> None:
     spill = path.with_name(f"{path.name}.spill-1")
     spill.write_bytes(b"{")
-    async with client(journal=path):
-        assert f"A paid generation is in {spill}" in caplog.text
+    async with client(journal=path) as hf:
+        # It is looked for again, and told of once.
+        assert await hf.unknown() == []
+        assert caplog.text.count(f"A paid generation is in {spill}") == 1
     assert spill.exists()
 
 

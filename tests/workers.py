@@ -71,11 +71,14 @@ class WorkerProcess:
 
     async def says(self, words: str, seconds: float = 20) -> None:
         """Waits until it has logged something."""
-        async with asyncio.timeout(seconds):
-            while not any(words in line for line in self.lines):
-                assert not self._reading.done(), "\n".join(self.lines)
-                self._told.clear()
-                await self._told.wait()
+        until = asyncio.get_running_loop().time() + seconds
+        while not any(words in line for line in self.lines):
+            left = until - asyncio.get_running_loop().time()
+            assert left > 0, f"It did not say {words!r}:\n" + "\n".join(self.lines)
+            assert not self._reading.done(), f"It ended, and did not say {words!r}:\n" + "\n".join(self.lines)
+            self._told.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), left)
 
     async def ready(self) -> Self:
         """Waits until it works."""

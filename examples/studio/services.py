@@ -24,6 +24,9 @@ from higgsfield_async import (
 )
 from higgsfield_async.sandbox import Sandbox
 
+# Beside the keys: what is started is made by the workers of a cluster, whose accounts have the names of the services.
+DATABASE = "HIGGSFIELD_DATABASE_URL"
+
 Service: TypeAlias = Literal["proxy", "platform"]
 
 REQUESTS: Mapping[Service, tuple[type[Any], ...]] = {
@@ -58,7 +61,9 @@ class Services:
         named: list[Service] = [name for name in REQUESTS if any(environment.get(key) for key in KEYS[name])]
         self.embedded = not named
         self.names = named or list(REQUESTS)
+        # What has the keys; and what submits, and looks at what was submitted: the same, or a cluster.
         self.clients: dict[Service, Higgsfield] = {}
+        self.makers: dict[Service, Higgsfield] = {}
         self._environment = environment
         self._lists: dict[tuple[Service, str], tuple[float, list[Any]]] = {}
         self._listing = asyncio.Lock()
@@ -79,13 +84,18 @@ class Services:
                 client = Higgsfield.from_env(service=name, poll=SANDBOX_POLL)
             else:
                 client = Higgsfield.from_env(service=name)
-            self.clients[name] = await stack.enter_async_context(client)
+            self.clients[name] = self.makers[name] = await stack.enter_async_context(client)
+            if (database := self._environment.get(DATABASE)) and not self.embedded:
+                from higgsfield_async.cluster import Cluster  # noqa: PLC0415  # it wants an extra that few have
+
+                maker = Cluster(database, account=name, allow_private=self.on_sandbox(name))
+                self.makers[name] = await stack.enter_async_context(maker)
 
     def client_of(self, name: Service) -> Callable[[], Awaitable[Higgsfield]]:
         """A dependency that gives the client of one, for its router."""
 
         async def client() -> Higgsfield:
-            return self.clients[name]
+            return self.makers[name]
 
         return client
 
@@ -93,7 +103,7 @@ class Services:
         """Whether nobody here can find it again: it is of a sandbox that ended, or was made with another key."""
         if row.ref is None or row.ended:
             return False
-        client = self.clients.get(cast("Service", row.service))
+        client = self.makers.get(cast("Service", row.service))
         if client is None:
             return True
         try:

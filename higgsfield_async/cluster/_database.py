@@ -7,12 +7,13 @@ import importlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
+import psycopg
 
 from higgsfield_async._errors import ConfigurationError, JournalError
 from higgsfield_async.cluster._journal import PostgresJournal
@@ -153,7 +154,7 @@ class Database:
             pool_size=self._connections,
             max_overflow=0,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 5, "application_name": "higgsfield_async", **KEEPALIVE},
+            connect_args={"application_name": "higgsfield_async", **KEEPALIVE},
         )
         try:
             with engine.begin() as connection:
@@ -246,20 +247,19 @@ def _close(client: dbos.DBOSClient, engine: sqlalchemy.Engine) -> None:
     engine.dispose()
 
 
-# A machine that is gone without a word is noticed within about 10 seconds, by either side.
-KEEPALIVE = {
+# A machine that is gone without a word is noticed within about 10 seconds.
+KEEPALIVE: Mapping[str, int] = {
+    "connect_timeout": 5,
     "keepalives_idle": 4,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    "options": "-c tcp_keepalives_idle=4 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
 }
 
 
 def trouble(error: BaseException) -> JournalError | None:
     """What went wrong with the database, without what may be secret; None where it is nothing of the kind."""
     exceptions = imported("sqlalchemy").exc
-    psycopg = imported("psycopg")
     if not isinstance(error, (exceptions.SQLAlchemyError, psycopg.Error)):
         return None
     away = isinstance(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 import anyio.to_thread
+import psycopg
+from psycopg.conninfo import make_conninfo
 
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._errors import (
@@ -45,11 +47,10 @@ from higgsfield_async.cluster._database import (
     silence,
     trouble,
 )
-from higgsfield_async.cluster._journal import PostgresJournal
+from higgsfield_async.cluster._journal import NOTICED, PostgresJournal
 from higgsfield_async.cluster._rows import Rows, queue_of
 
 if TYPE_CHECKING:
-    import psycopg
     import sqlalchemy
 
 logger = logging.getLogger("higgsfield_async.cluster")
@@ -190,7 +191,7 @@ class Worker:
                 "enable_otlp": False,
                 "sys_db_pool_size": 3,
                 "scheduler_polling_interval_sec": 3600.0,
-                "db_engine_kwargs": {"connect_args": {"connect_timeout": 5, **KEEPALIVE}},
+                "db_engine_kwargs": {"connect_args": {**KEEPALIVE}},
             }
         )
         if dbos.DBOS.executor_id != self.executor:
@@ -226,13 +227,12 @@ class Worker:
             await _closed(self._lock)
 
     async def _connect(self) -> None:
-        psycopg = imported("psycopg")
         lock: psycopg.AsyncConnection[Any] | None = None
         try:
             async with asyncio.timeout(2 * SILENCE):
-                lock = await psycopg.AsyncConnection.connect(
-                    self._dsn, autocommit=True, connect_timeout=5, application_name=self.executor, **KEEPALIVE
-                )
+                address = make_conninfo(self._dsn, application_name=self.executor, **KEEPALIVE)
+                lock = await psycopg.AsyncConnection.connect(address, autocommit=True)
+                await lock.execute(NOTICED)
                 # Whoever takes this one for dead holds it for a moment.
                 await lock.execute("select pg_advisory_lock(%s, %s)", (LOCKS, self._number))
                 found = await lock.execute("select ended_at from higgsfield.workers where number = %s", (self._number,))
@@ -287,7 +287,7 @@ class Worker:
             async with asyncio.timeout(SILENCE):
                 found = await self._lock.execute(_DEAD, (self._number, LOCKS))
                 return dict(await found.fetchall())
-        except (TimeoutError, imported("psycopg").Error) as error:
+        except (TimeoutError, psycopg.Error) as error:
             raise _told(error) from error
 
     async def _regain(self, error: JournalError) -> None:
@@ -416,15 +416,13 @@ class Worker:
                 await rows.tell(key, attempt, error)
             await asyncio.sleep(LOCKED_OUT)
         while True:
-            # Of its end nobody else will tell those who wait: the database may have been away when it was seen.
+            # Once more, and until it is done: the database may have been away when the end was seen, and nobody else
+            # tells it to those who wait.
             try:
-                entry = await journal.find(key)
-                if entry is None or entry.state == "ended":
-                    return
-                await journal.finish(key, job_set)
+                return await journal.finish(key, job_set)
             except JournalError as error:
                 logger.info("The end of generation %s is not written down yet: %s", key, error)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     async def _cancel_what_is_asked(self) -> None:
         for space, rows in self._rows.items():
