@@ -190,7 +190,9 @@ class Cluster(Higgsfield):
         await worker.run(self._account, self._most, self._rate)
 
     async def set_limits(self, *, max_active: int | None = None, submits_per_second: float | None = None) -> None:
-        """Changes the limits of the account, for all workers and at once. None leaves what is there.
+        """Changes the limits of the account, for all workers. None leaves what is there.
+
+        What a worker takes in the next moment, of work that waits already, may still be counted by the old ones.
 
         Args:
             max_active: How many generations may be open at once.

@@ -151,7 +151,7 @@ class Worker:
     async def _work(self) -> None:
         lost = False
         try:
-            await _finished(self._launch)
+            await self._database.call(self._launch)
             logger.info("Worker %s works for %s.", self.executor, ", ".join(self._rows))
             with self._signals():
                 await self._until_the_end()
@@ -165,7 +165,7 @@ class Worker:
     async def _leave(self, *, lost: bool) -> None:
         """Takes nothing new, waits for the answers to what was sent, and hands over what is open."""
         if self._launched:
-            await _finished(_destroy)
+            await anyio.to_thread.run_sync(_destroy)
         for client in self._clients.values():
             await client.close()
         await asyncio.gather(*self._canceling, return_exceptions=True)
@@ -362,7 +362,8 @@ class Worker:
             try:
                 await self._ended(space, key, attempt, task)
             finally:
-                del self._tasks[space, key]
+                # There may be another attempt at it by now.
+                self._tasks.pop((space, key), None)
         except ClientClosed as error:
             # This worker ends: what is handed over is not over. Where it was not told to, it cannot go on.
             self._failed = self._failed or error
@@ -511,8 +512,3 @@ def _destroy() -> None:
         imported("dbos").DBOS.destroy()
     finally:
         theirs.setLevel(before)
-
-
-async def _finished(work: Any) -> None:
-    """Does something that blocks, in a thread, and to its end."""
-    await anyio.to_thread.run_sync(work)
