@@ -245,6 +245,33 @@ async def test_an_idempotency_key_heals_what_was_lost(dsn: str, sandbox: Sandbox
     assert len(sandbox.generations) == 1
 
 
+async def test_what_is_forgotten_while_a_worker_is_at_it_is_not_paid_again(
+    dsn: str, sandbox: Sandbox, hf: Cluster
+) -> None:
+    # More than a client tries by itself: the worker does so again, a moment later.
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 5)
+    async with working(dsn, sandbox.platform()):
+        await hf.submit(V2.request, key="f")
+        async with asyncio.timeout(10):
+            while [entry.held for entry in await hf.unknown()] != [False]:
+                await asyncio.sleep(0.02)
+        assert (await hf.forget("f")).state == "unknown"
+        await until(lambda: not [each for each in asyncio.all_tasks() if "Worker.generation" in repr(each.get_coro())])
+    assert len(sandbox.generations) == 1
+
+
+async def test_an_id_is_one_generations(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
+    sandbox.script("submit", Fault.reset(accept=True))
+    async with working(dsn, sandbox.platform()):
+        with pytest.raises(SubmissionUnknown):
+            await (await hf.submit(V1.request, key="lost")).wait()
+        await (await hf.submit(V1.request, key="other")).wait()
+        _, another = sandbox.generations
+        with pytest.raises(JournalError, match="is that of 'other' already"):
+            await hf.resolve("lost", another)
+        assert [entry.key for entry in await hf.unknown()] == ["lost"]
+
+
 async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
     task = await hf.submit(V1.request, key="never")
     await task.cancel()

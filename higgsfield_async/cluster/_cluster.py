@@ -259,9 +259,12 @@ class Cluster(Higgsfield):
             identifier: The service's id of the generation, from the account's history.
 
         Raises:
-            JournalError: There is no such key, or it is not unknown.
+            JournalError: There is no such key, or it is not unknown; or the id is that of another key.
         """
         parts, journal = self._opened(), await self._opened_entries()
+        if (other := await journal.find_id(identifier)) is not None and other.key != key:
+            msg = f"Generation {identifier} is that of {other.key!r} already, and no other one's."
+            raise JournalError(msg)
         await journal.resolve(key, identifier, datetime.now(UTC))
         # Held by its finder else.
         await journal.release(key)

@@ -31,7 +31,6 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
-from higgsfield_async._requests import GenerationRequest, SubmitOptions
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import GenerationTask
 from higgsfield_async._transports import Transport
@@ -354,10 +353,9 @@ class Worker:
         """Makes one generation, from the row of its request to its end, and says how that was."""
         rows = self._rows[space]
         try:
-            taken = await rows.take(key, attempt, self.executor)
-            if taken is None:
+            task = await self._submitted(space, key, attempt)
+            if task is None:
                 return "not wanted"
-            task = await self._submitted(space, key, *taken)
             self._tasks[space, key] = task
             try:
                 await self._ended(space, key, attempt, task)
@@ -380,11 +378,11 @@ class Worker:
             return "unforeseen"
         return "ended"
 
-    async def _submitted(
-        self, space: str, key: str, request: GenerationRequest, options: SubmitOptions
-    ) -> GenerationTask:
+    async def _submitted(self, space: str, key: str, attempt: int) -> GenerationTask | None:
         repeats, pause = 0, 1.0
-        while True:
+        # Each time: what was forgotten meanwhile would be another one, and paid for.
+        while (taken := await self._rows[space].take(key, attempt, self.executor)) is not None:
+            request, options = taken
             try:
                 return await self._clients[space].submit(
                     request,
@@ -404,6 +402,7 @@ class Worker:
                     raise
             await asyncio.sleep(pause)
             pause = min(30.0, pause * 2)
+        return None
 
     async def _ended(self, space: str, key: str, attempt: int, task: GenerationTask) -> None:
         rows, journal = self._rows[space], self._journals[space]
