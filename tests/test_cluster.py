@@ -260,6 +260,20 @@ async def test_what_is_forgotten_while_a_worker_is_at_it_is_not_paid_again(
     assert len(sandbox.generations) == 1
 
 
+async def test_what_is_submitted_anew_is_not_told_the_end_of_the_old(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
+    async with working(dsn, sandbox.platform()), Cluster(dsn, account="a", poll=POLL) as other:
+        old = await hf.submit(V1.request, key="k")
+        first = await old.wait()
+        same = await hf.submit(V1.request, key="k")
+        assert await same.wait() is first
+        await hf.forget("k")
+        made = await (await other.submit(V1.request, key="k")).wait()
+        anew = await hf.submit(V1.request, key="k")
+        assert (await anew.wait()).outputs == made.outputs != first.outputs
+        assert old.job_set is first
+    assert posts(sandbox) == 2
+
+
 async def test_an_id_is_one_generations(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
     sandbox.script("submit", Fault.reset(accept=True))
     async with working(dsn, sandbox.platform()):
@@ -284,8 +298,10 @@ async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandb
         assert len(sandbox.generations) == 1
         # Canceled is not refused for ever: it may be wanted after all.
         again = await hf.submit(V1.request, key="never")
-        await until(lambda: len(sandbox.generations) == 2)
         assert again.key == "never"
+        assert (await again.wait()).status is JobStatus.COMPLETED
+        assert task.status is JobStatus.CANCELED
+        assert len(sandbox.generations) == 2
     with pytest.raises(NotFound):
         await hf.task(TaskRef.from_json(task.ref.to_json().replace("never", "nothing"))).cancel()
 
