@@ -381,8 +381,8 @@ class Higgsfield:
         """Makes many generations at once, and iterates over their outcomes as they finish.
 
         One bad request, one refused submit or one failed generation is one `Outcome` with its error, and brings down
-        nothing else. What dooms all the rest (a wrong key, no credit, a budget that is used up, a closed client) ends
-        the drawing: what is under way is finished, and then that error is raised.
+        nothing else. What dooms all the rest (a wrong key, no credit, a budget that is used up, a full disk under the
+        journal, a closed client) ends the drawing: what is under way is finished, and then that error is raised.
 
         Leaving the loop early stops the drawing, and what was not drawn stays in the iterable. What was submitted goes
         on, and `open_tasks()` has it; the ref of what had ended, and was not taken, goes to the log, as a warning of

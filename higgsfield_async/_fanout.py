@@ -23,6 +23,7 @@ from higgsfield_async._errors import (
     DownloadError,
     HiggsfieldError,
     InsufficientCredits,
+    JournalError,
     SubmissionUnknown,
 )
 from higgsfield_async._requests import GenerationRequest
@@ -39,6 +40,8 @@ def dooms(error: HiggsfieldError) -> bool:
     """Whether what one request met with is what every other one will meet with too."""
     if isinstance(error, BudgetExceeded):
         return error.needed is not None  # another one may have a price that is known
+    if isinstance(error, JournalError):
+        return not error.transient
     return isinstance(error, (AuthenticationFailed, InsufficientCredits, ClientClosed))
 
 

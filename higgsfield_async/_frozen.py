@@ -91,7 +91,7 @@ def _mapped(value: object, text: Callable[[str], str]) -> object:
     if isinstance(value, list):
         return [_mapped(each, text) for each in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {name: _mapped(each, text) for name, each in cast("dict[str, object]", value).items()}
+        return {str(name): _mapped(each, text) for name, each in cast("dict[object, object]", value).items()}
     return value
 
 

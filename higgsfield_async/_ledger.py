@@ -7,6 +7,7 @@ import contextlib
 import copy
 import functools
 import glob
+import hashlib
 import logging
 import os
 import tempfile
@@ -35,6 +36,8 @@ logger = logging.getLogger("higgsfield_async.journal")
 # is offered further.
 AGAIN = (0.05, 0.2, 0.75)
 AGAIN_AT_MOST = 30.0
+# How long an error of a submit waits until it is written down, in seconds.
+SETTLING = 1.0
 # What nobody here waits for is held for so many seconds more: most who submit wait a moment later.
 HELD_ON = 1.0
 # How long one that another client holds is not asked for again, in seconds: at first, and at most.
@@ -145,6 +148,11 @@ class Unit:
         self._ledger.owe(self.key, functools.partial(write, self.key, self._nonce))
         if not lost:
             self._nonce = None
+
+    async def settled(self) -> None:
+        """Waits a little until how it failed is written down: whoever is told of it may look there at once."""
+        with anyio.move_on_after(SETTLING), contextlib.suppress(JournalError):
+            await self._ledger.settle(self.key)
 
     def opened(self, tracked: Tracked) -> None:
         """It is looked after here from now on."""
@@ -452,15 +460,16 @@ class Ledger:
         return found
 
 
-def _folders(spill: Path) -> dict[Path, None]:
-    # The disk of the first may be what is full, or gone.
-    return dict.fromkeys((spill.parent, Path(tempfile.gettempdir())))
+def _beginnings(spill: Path) -> tuple[Path, Path]:
+    # The disk of the first may be what is full, or gone. In the second, others have theirs.
+    told = hashlib.blake2b(os.fsencode(spill), digest_size=6).hexdigest()
+    return spill, Path(tempfile.gettempdir(), f"{spill.name}-{told}")
 
 
 def _spill(spill: Path, nonce: str, line: bytes) -> str:
     """Writes a file of its own for one id, and says where it is."""
-    for folder in _folders(spill):
-        path = folder / f"{spill.name}-{nonce}"
+    for beginning in _beginnings(spill):
+        path = beginning.with_name(f"{beginning.name}-{nonce}")
         try:
             with open(path, "xb", opener=_private) as file:  # a Path's own takes no opener
                 file.write(line)
@@ -479,9 +488,9 @@ def _private(path: str, flags: int) -> int:
 
 
 def _spilled_files(spill: Path) -> list[tuple[Path, bytes]]:
-    found: list[tuple[Path, bytes]] = []
-    for folder in _folders(spill):
-        for path in sorted(folder.glob(f"{glob.escape(spill.name)}-*")):
+    found: dict[Path, bytes] = {}
+    for beginning in _beginnings(spill):
+        for path in sorted(beginning.parent.glob(f"{glob.escape(beginning.name)}-*")):
             with contextlib.suppress(OSError):  # somebody else has just read it back
-                found.append((path, path.read_bytes()))
-    return found
+                found[path] = path.read_bytes()
+    return [*found.items()]

@@ -110,6 +110,11 @@ INTENT = ", ".join(Intent.__struct_fields__)
 COLUMNS = f"{INTENT}, state, owner, seq, id, submitted_at, job_set"
 _MARKS = ", ".join("?" * len(Intent.__struct_fields__))
 INSERT = f"INSERT INTO work ({INTENT}, owner, state) VALUES ({_MARKS}, ?, 'intent')"
+# So many rows are pruned at once.
+PRUNED = 5_000
+PRUNE = """
+    DELETE FROM work WHERE seq IN (SELECT seq FROM work WHERE state = 'ended' AND ended_at < ? ORDER BY seq LIMIT ?)
+"""
 # What is in a state as it is shown.
 STATES: dict[State, str] = {
     "intent": "state = 'intent' AND alive(owner)",
@@ -132,7 +137,8 @@ class SQLiteJournal:
         path: The file. Where there is none it is made, for its owner's eyes alone.
         prompts: Whether requests and prompts may be written down. Without them a lost submit cannot be repeated, and
             the service's answers are kept without their bodies.
-        spill: A file for ids that the journal could not take, best on another disk; the path and `.spill` by default.
+        spill: How the files begin for ids that the journal could not take, best on another disk; the path and `.spill`
+            by default.
 
     Raises:
         ConfigurationError: The path is none of a file.
@@ -158,7 +164,7 @@ class SQLiteJournal:
 
     @property
     def spill(self) -> Path:
-        """A file on this machine where ids are put that the journal could not take."""
+        """How the files on this machine begin in which ids are put that the journal could not take."""
         return self._spill
 
     async def open(self) -> None:
@@ -250,7 +256,11 @@ class SQLiteJournal:
 
     async def prune(self, before: datetime) -> int:
         """Takes out what ended before then, by the clock of the machine that wrote the end."""
-        return await self._do(_Database.prune, before)
+        count = 0
+        # Piece by piece: others write as well, and wait for so long and no longer.
+        while taken := await self._do(_Database.prune, before):
+            count += taken
+        return count
 
     async def _do(
         self,
@@ -433,6 +443,8 @@ class _Database:
         self._execute("COMMIT")
         self._write_ahead()
         self._execute("PRAGMA fullfsync = ON")
+        # What is taken out was a prompt, perhaps.
+        self._execute("PRAGMA secure_delete = ON")
         # Whoever opens it is alone until the end of this: no lock is looked at between its making and its taking.
         self._execute("BEGIN IMMEDIATE")
         self._migrate()
@@ -701,7 +713,7 @@ class _Database:
         return entry
 
     def prune(self, before: datetime) -> int:
-        return self._execute("DELETE FROM work WHERE state = 'ended' AND ended_at < ?", _text(before)).rowcount
+        return self._execute(PRUNE, _text(before), PRUNED).rowcount
 
     def _known(self, key: str) -> Entry:
         entry = self.find(key)

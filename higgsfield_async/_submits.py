@@ -366,6 +366,8 @@ class Submits:
             lost = ticket.doubtful or (ticket.in_flight if answer is None else answer.charged == "unknown")
             if unit is not None:
                 unit.failed(lost=lost)
+                if answer is not None:
+                    await unit.settled()
             if answer is not None and lost:
                 raise _unknown(request, call, answer, unit) from answer
             raise

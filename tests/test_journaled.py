@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -589,6 +589,37 @@ async def test_a_disk_that_takes_nothing_at_all(
     assert f"this line is all there is: {task.ref.to_json()}" in caplog.text
 
 
+async def test_a_disk_that_is_gone_with_its_spill_files(
+    sandbox: Sandbox, client: Client, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    spill = tmp_path / "gone" / "spill"
+    monkeypatch.setattr(Shaky, "spill", spill)
+    async with client(journal=Shaky(path, commit=9)) as hf:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+        task = await hf.submit(PROXY.request, key="order-17")
+    [spilled] = (tmp_path / "tmp").iterdir()
+    # Another journal's are as good as not there.
+    async with client(journal=SQLiteJournal(path, spill=tmp_path / "elsewhere" / "spill")) as hf:
+        assert [entry.key for entry in await hf.unknown()] == ["order-17"]
+    async with client(journal=SQLiteJournal(path, spill=spill)) as hf:
+        assert [each.id async for each in hf.recover()] == [task.id]
+    assert not spilled.exists()
+
+
+async def test_a_full_disk_ends_a_map(sandbox: Sandbox, client: Client, path: Path) -> None:
+    def endless() -> Iterator[GenerationRequest]:
+        while True:
+            yield PROXY.request
+
+    async with client(journal=Shaky(path, begin=1000)) as hf:
+        outcomes = hf.map(endless(), max_active=2)
+        assert isinstance((await anext(outcomes)).error, JournalError)
+        with pytest.raises(JournalError, match="the disk is full"):
+            [each async for each in outcomes]
+    assert submitted(sandbox) == 0
+
+
 async def test_a_spill_file_that_cannot_be_read_back(
     client: Client, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -739,14 +770,17 @@ async def test_what_is_no_key(client: Client, path: Path, key: Any) -> None:
             await hf.submit(PROXY.request, key=key)
 
 
-async def test_pruning(client: Client, path: Path) -> None:
+async def test_pruning(client: Client, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with client(journal=path) as hf:
         assert isinstance(hf.journal, SQLiteJournal)
         await hf.run(PROXY.request, key="order-17")
         with pytest.raises(ConfigurationError, match="time zone"):
             await hf.prune(datetime.now())  # noqa: DTZ005  # what is refused
         assert await hf.prune(datetime.now(UTC) - timedelta(days=1)) == 0
-        assert await hf.prune(datetime.now(UTC) + timedelta(days=1)) == 1
+        # Piece by piece.
+        monkeypatch.setattr("higgsfield_async._sqlite.PRUNED", 2)
+        await hf.gather([PROXY.request] * 4)
+        assert await hf.prune(datetime.now(UTC) + timedelta(days=1)) == 5
     assert await kept(path) == []
 
 
@@ -858,6 +892,13 @@ async def test_the_form_of_a_request(arguments: dict[str, Any]) -> None:
     assert again == request
     assert (options.idempotency_key, options.expires_after, options.resumes) == ("a-key", 7200, True)
     assert options.webhook == Webhook("https://example.com/hook")
+
+
+async def test_numbers_for_names_in_the_form_of_a_request() -> None:
+    forms = [
+        await frozen(ModelRequest("some/model", {"places": {number: "here", "b": "there"}})) for number in (1, 1, 2)
+    ]
+    assert forms[0] == forms[1] != forms[2]
 
 
 async def test_addresses_in_the_form_of_a_request() -> None:

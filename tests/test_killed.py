@@ -39,7 +39,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "explanation" / "kills.
 KEY = "order-17"
 Client = Callable[..., Higgsfield]
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
+pytestmark = [pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL"), pytest.mark.once]
 
 
 class Kill(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,9 +107,7 @@ KEYED = (BEFORE, *map(sent_again, (WRITTEN, SENT, READ)), *LATER)
 KILLS = {"The proxy, and the platform's v1": KEYLESS, "The platform's v2": KEYED}
 CASES = [
     # What v1 and the proxy do differs in no way that a version of Python could.
-    pytest.param(
-        surface, kill, id=f"{surface}-{kill.killed}".replace(" ", "_"), marks=[pytest.mark.once] * (surface is V1)
-    )
+    pytest.param(surface, kill, id=f"{surface}-{kill.killed}".replace(" ", "_"))
     for surface in SURFACES
     for kill in (KEYED if surface.keyed else KEYLESS)
 ]
@@ -272,7 +270,6 @@ async def test_killed(sandbox: Sandbox, client: Client, surface: Surface, kill: 
     assert len(sandbox.generations) == kill.paid_for_good
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(("surface", "kill"), AGAIN_FIRST)
 async def test_the_same_key_comes_before_recover(
     sandbox: Sandbox, client: Client, surface: Surface, kill: Kill, tmp_path: Path
@@ -591,7 +588,6 @@ GENERATIONS, KILLED = 600, 30
 ANSWERS = {Fault(): 80, Fault.delay(0.05): 8, Fault.delay(0.05, accept=False): 8, Fault.reset(accept=True): 4}
 
 
-@pytest.mark.once
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("surface", [PROXY, V2], ids=str)
 async def test_thirty_kills(sandbox: Sandbox, client: Client, surface: Surface, tmp_path: Path) -> None:

@@ -189,8 +189,8 @@ class PostgresJournal:
         space: Keeps the units of work of several accounts in one database apart.
         prompts: Whether requests and prompts may be written down. Without them a lost submit cannot be repeated, and
             the service's answers are kept without their bodies.
-        spill: A file for ids that the journal could not take, on a disk that outlives the process; by default one in
-            `$XDG_STATE_HOME/higgsfield_async`, or `~/.local/state/higgsfield_async`.
+        spill: How the files begin for ids that the journal could not take, on a disk that outlives the process; by
+            default in `$XDG_STATE_HOME/higgsfield_async`, or `~/.local/state/higgsfield_async`.
         patience: How many seconds an operation waits for a server that is away. The commit of an id waits a second at
             most: what is nowhere yet is better put into the spill file.
         connections: How many connections at most, besides the one that holds the lock.
@@ -242,7 +242,7 @@ class PostgresJournal:
 
     @property
     def spill(self) -> Path:
-        """A file on this machine where ids are put that the journal could not take."""
+        """How the files on this machine begin in which ids are put that the journal could not take."""
         return self._spill
 
     @property

@@ -148,30 +148,26 @@ class Worker:
             Worker.running = None
 
     async def _work(self) -> None:
-        lost = False
         try:
             await self._database.call(self._launch)
             logger.info("Worker %s works for %s.", self.executor, ", ".join(self._rows))
             with self._signals():
                 await self._until_the_end()
-        except JournalError:
-            lost = True
-            raise
         finally:
             with anyio.CancelScope(shield=True):
-                await self._leave(lost=lost)
+                await self._leave()
 
-    async def _leave(self, *, lost: bool) -> None:
+    async def _leave(self) -> None:
         """Takes nothing new, waits for the answers to what was sent, and hands over what is open."""
         if self._launched:
             await anyio.to_thread.run_sync(_destroy)
         for client in self._clients.values():
             await client.close()
         await asyncio.gather(*self._canceling, return_exceptions=True)
-        if not lost:
-            with contextlib.suppress(JournalError):  # it is taken over then, as if this one had died
-                await self._database.call(lambda: self._hand_over([self.executor]))
-                await self._database.run(lambda c: _end(c, self._number))
+        with contextlib.suppress(JournalError):  # it is taken over then, as if this one had died
+            # What the others took over is theirs by now, and no more in this one's name.
+            await self._database.call(lambda: self._hand_over([self.executor]))
+            await self._database.run(lambda c: _end(c, self._number))
 
     # The engine.
 
