@@ -274,6 +274,64 @@ async def test_what_is_submitted_anew_is_not_told_the_end_of_the_old(dsn: str, s
     assert posts(sandbox) == 2
 
 
+async def test_what_is_forgotten_by_halves_is_not_taken_up_again(
+    dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async.cluster._worker.ROUND", 0.2)
+    name = dsn.rpartition("/")[2]
+    async with working(dsn, sandbox.platform()):
+        await (await hf.submit(V1.request, key="forgotten")).wait()
+    # By a client that has the journal alone.
+    journal = PostgresJournal(dsn, space="a")
+    await journal.open()
+    await journal.forget("forgotten")
+    await journal.close()
+    seen = await hf.submit(V1.request, key="seen")
+    sql = """
+        update higgsfield_engine.workflow_status set status = 'CANCELLED' where status = 'ENQUEUED';
+        update higgsfield.queue set created_at = now() - interval '1 hour';
+    """
+    await asyncio.to_thread(postgres.execute, name, sql)
+    async with working(dsn, sandbox.platform()):
+        await seen.wait()
+    assert posts(sandbox) == 2
+
+
+async def test_what_a_worker_looks_after_cannot_be_forgotten(dsn: str, postgres: Postgres, hf: Cluster) -> None:
+    async with Sandbox(speed=1) as sandbox, working(dsn, sandbox.platform()):
+        task = await hf.submit(V1.request, key="k")
+        submitted = "select 1 from higgsfield.journal where state = 'submitted'"
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], submitted):
+                await asyncio.sleep(0.02)
+        with pytest.raises(JournalError, match="looked after"):
+            await hf.forget("k")
+        assert (await task.refresh()).id == "k"
+
+
+@pytest.mark.once
+async def test_a_forget_whose_answer_is_lost_is_done_all_the_same(
+    dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster
+) -> None:
+    name = dsn.rpartition("/")[2]
+    async with working(dsn, sandbox.platform()):
+        await (await hf.submit(V1.request, key="k")).wait()
+    slow = """
+        create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(1); return null; end';
+        create constraint trigger slow after delete on higgsfield.queue deferrable initially deferred
+        for each row execute function slow();
+    """
+    await asyncio.to_thread(postgres.execute, name, slow)
+    forget = asyncio.create_task(hf.forget("k"))
+    committing = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'"
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(postgres.execute, name, committing):
+            await asyncio.sleep(0.02)
+    assert (await forget).state == "ended"
+    with pytest.raises(JournalError, match="nothing under"):
+        await hf.forget("k")
+
+
 async def test_an_id_is_one_generations(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
     sandbox.script("submit", Fault.reset(accept=True))
     async with working(dsn, sandbox.platform()):

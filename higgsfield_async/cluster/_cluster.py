@@ -285,8 +285,11 @@ class Cluster(Higgsfield):
         """
         self._opened()
         journal = await self._opened_entries()
-        entry = await journal.forget(key)
-        await self._rows.forget(key)
+        entry = await journal.find(key)
+        if entry is None:
+            msg = f"The journal has nothing under {key!r}."
+            raise JournalError(msg)
+        await self._rows.forget(key, entry.intent.nonce)
         if entry.ref is not None and entry.state != "ended":
             logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())
         return entry

@@ -328,6 +328,8 @@ class Rows:
                 left join higgsfield.journal j on j.space = q.space and j.key = q.key
                 where q.space = %s and q.key > %s and q.canceled_at is null and j.holder is null
                     and coalesce(j.state, '') <> 'ended' and q.created_at < now() - interval '30 s'
+                    -- What a worker took and is in no journal was forgotten: nobody wants to pay for it again.
+                    and (j.key is not null or q.taken_by is null)
                     -- What was told of as lost has its id after all where that came late.
                     and (q.error is null or j.state = 'submitted' and starts_with(q.error, %s))
                 order by q.key limit 500
@@ -461,10 +463,28 @@ class Rows:
 
     # For those who look after all of it.
 
-    async def forget(self, key: str) -> None:
-        """Takes a generation out."""
+    async def forget(self, key: str, nonce: str) -> None:
+        """Takes a generation out, from the journal as well: half of it would be taken up, and paid for, again.
+
+        Raises:
+            JournalError: A worker looks after it; or the database is away.
+        """
+        tried = False
 
         def forget(connection: sqlalchemy.Connection) -> Any:
+            nonlocal tried
+            again, tried = tried, True
+            gone = connection.exec_driver_sql(
+                """
+                delete from higgsfield.journal
+                where space = %s and key = %s and nonce = %s and holder is null and state <> 'intent'
+                """,
+                (self._space, key, nonce),
+            )
+            there = "select from higgsfield.journal where space = %s and key = %s and nonce = %s"
+            if not gone.rowcount and (not again or connection.exec_driver_sql(there, (self._space, key, nonce)).all()):
+                msg = f"{key!r} is under way, or looked after, by a worker that is alive: it cannot be forgotten."
+                raise JournalError(msg)
             return connection.exec_driver_sql(
                 "delete from higgsfield.queue where space = %s and key = %s returning attempt", (self._space, key)
             ).one_or_none()
