@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import itertools
 import logging
 import pickle
 import signal
@@ -164,6 +165,9 @@ async def test_a_refusal_is_told_in_the_same_words_and_tried_anew(dsn: str, sand
         with pytest.raises(type(plain.value)):
             async for _ in task.updates():
                 pass
+        # There is nothing to cancel, and nobody who would.
+        with pytest.raises(type(plain.value)):
+            await task.cancel()
         # What was refused is nobody's: the same key tries again.
         assert (await (await hf.submit(V1.request, key="poor")).wait()).status is JobStatus.COMPLETED
     assert len(sandbox.generations) == 1
@@ -181,6 +185,8 @@ async def test_what_is_lost_is_told_and_never_sent_again(dsn: str, sandbox: Sand
             await hf.submit(V1.request, key="lost")
         (entry,) = await hf.unknown()
         assert entry.key == "lost"
+        with pytest.raises(SubmissionUnknown):
+            await task.cancel()
         assert (await hf.counts()).failed == 1
         assert not [open_one async for open_one in hf.recover()]
         (paid,) = sandbox.generations
@@ -191,6 +197,30 @@ async def test_what_is_lost_is_told_and_never_sent_again(dsn: str, sandbox: Sand
         with pytest.raises(JournalError):
             await hf.resolve("lost", paid)
     assert posts(sandbox) == 1
+
+
+async def test_an_answer_that_comes_after_all_is_looked_after(
+    dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async.cluster._worker.ROUND", 0.2)
+    name = dsn.rpartition("/")[2]
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 2)
+    async with working(dsn, sandbox.platform()):
+        for key in ("wanted again", "left alone"):
+            with pytest.raises(SubmissionUnknown):
+                await (await hf.submit(V1.request, key=key)).wait()
+        await asyncio.to_thread(postgres.execute, name, "update higgsfield.queue set created_at = 'yesterday'")
+        # As a worker does that was taken for dead, and was not.
+        late = PostgresJournal(dsn, space="a")
+        await late.open()
+        for entry, paid in zip(await hf.unknown(), sandbox.generations, strict=True):
+            await late.commit(entry.key, entry.intent.nonce, paid, datetime.now(UTC))
+        await late.close()
+        for task in [await hf.submit(V1.request, key="wanted again"), *[task async for task in hf.recover()]]:
+            assert (await task.wait()).status is JobStatus.COMPLETED
+        assert (await (await hf.submit(V1.request, key="left alone")).wait()).status is JobStatus.COMPLETED
+    assert posts(sandbox) == 2
+    assert (await hf.counts()).done == 2
 
 
 async def test_what_is_forgotten_may_be_paid_again(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
@@ -215,6 +245,105 @@ async def test_an_idempotency_key_heals_what_was_lost(dsn: str, sandbox: Sandbox
     assert len(sandbox.generations) == 1
 
 
+async def test_what_is_forgotten_while_a_worker_is_at_it_is_not_paid_again(
+    dsn: str, sandbox: Sandbox, hf: Cluster
+) -> None:
+    # More than a client tries by itself: the worker does so again, a moment later.
+    sandbox.script("submit", *[Fault.reset(accept=True)] * 5)
+    async with working(dsn, sandbox.platform()):
+        await hf.submit(V2.request, key="f")
+        async with asyncio.timeout(10):
+            while [entry.held for entry in await hf.unknown()] != [False]:
+                await asyncio.sleep(0.02)
+        assert (await hf.forget("f")).state == "unknown"
+        await until(lambda: not [each for each in asyncio.all_tasks() if "Worker.generation" in repr(each.get_coro())])
+    assert len(sandbox.generations) == 1
+
+
+async def test_what_is_submitted_anew_is_not_told_the_end_of_the_old(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
+    async with working(dsn, sandbox.platform()), Cluster(dsn, account="a", poll=POLL) as other:
+        old = await hf.submit(V1.request, key="k")
+        first = await old.wait()
+        same = await hf.submit(V1.request, key="k")
+        assert await same.wait() is first
+        await hf.forget("k")
+        made = await (await other.submit(V1.request, key="k")).wait()
+        anew = await hf.submit(V1.request, key="k")
+        assert (await anew.wait()).outputs == made.outputs != first.outputs
+        assert old.job_set is first
+    assert posts(sandbox) == 2
+
+
+async def test_what_is_forgotten_by_halves_is_not_taken_up_again(
+    dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async.cluster._worker.ROUND", 0.2)
+    name = dsn.rpartition("/")[2]
+    async with working(dsn, sandbox.platform()):
+        await (await hf.submit(V1.request, key="forgotten")).wait()
+    # By a client that has the journal alone.
+    journal = PostgresJournal(dsn, space="a")
+    await journal.open()
+    await journal.forget("forgotten")
+    await journal.close()
+    seen = await hf.submit(V1.request, key="seen")
+    sql = """
+        update higgsfield_engine.workflow_status set status = 'CANCELLED' where status = 'ENQUEUED';
+        update higgsfield.queue set created_at = now() - interval '1 hour';
+    """
+    await asyncio.to_thread(postgres.execute, name, sql)
+    async with working(dsn, sandbox.platform()):
+        await seen.wait()
+    assert posts(sandbox) == 2
+
+
+async def test_what_a_worker_looks_after_cannot_be_forgotten(dsn: str, postgres: Postgres, hf: Cluster) -> None:
+    async with Sandbox(speed=1) as sandbox, working(dsn, sandbox.platform()):
+        task = await hf.submit(V1.request, key="k")
+        submitted = "select 1 from higgsfield.journal where state = 'submitted'"
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(postgres.execute, dsn.rpartition("/")[2], submitted):
+                await asyncio.sleep(0.02)
+        with pytest.raises(JournalError, match="looked after"):
+            await hf.forget("k")
+        assert (await task.refresh()).id == "k"
+
+
+@pytest.mark.once
+async def test_a_forget_whose_answer_is_lost_is_done_all_the_same(
+    dsn: str, postgres: Postgres, sandbox: Sandbox, hf: Cluster
+) -> None:
+    name = dsn.rpartition("/")[2]
+    async with working(dsn, sandbox.platform()):
+        await (await hf.submit(V1.request, key="k")).wait()
+    slow = """
+        create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(1); return null; end';
+        create constraint trigger slow after delete on higgsfield.queue deferrable initially deferred
+        for each row execute function slow();
+    """
+    await asyncio.to_thread(postgres.execute, name, slow)
+    forget = asyncio.create_task(hf.forget("k"))
+    committing = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'"
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(postgres.execute, name, committing):
+            await asyncio.sleep(0.02)
+    assert (await forget).state == "ended"
+    with pytest.raises(JournalError, match="nothing under"):
+        await hf.forget("k")
+
+
+async def test_an_id_is_one_generations(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
+    sandbox.script("submit", Fault.reset(accept=True))
+    async with working(dsn, sandbox.platform()):
+        with pytest.raises(SubmissionUnknown):
+            await (await hf.submit(V1.request, key="lost")).wait()
+        await (await hf.submit(V1.request, key="other")).wait()
+        _, another = sandbox.generations
+        with pytest.raises(JournalError, match="is that of 'other' already"):
+            await hf.resolve("lost", another)
+        assert [entry.key for entry in await hf.unknown()] == ["lost"]
+
+
 async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandbox: Sandbox, hf: Cluster) -> None:
     task = await hf.submit(V1.request, key="never")
     await task.cancel()
@@ -227,8 +356,10 @@ async def test_what_no_worker_took_is_canceled_and_costs_nothing(dsn: str, sandb
         assert len(sandbox.generations) == 1
         # Canceled is not refused for ever: it may be wanted after all.
         again = await hf.submit(V1.request, key="never")
-        await until(lambda: len(sandbox.generations) == 2)
         assert again.key == "never"
+        assert (await again.wait()).status is JobStatus.COMPLETED
+        assert task.status is JobStatus.CANCELED
+        assert len(sandbox.generations) == 2
     with pytest.raises(NotFound):
         await hf.task(TaskRef.from_json(task.ref.to_json().replace("never", "nothing"))).cancel()
 
@@ -664,6 +795,26 @@ async def test_what_is_not_understood_is_told(
     assert len(sandbox.generations) == 1
 
 
+async def test_what_a_newer_release_wrote_keeps_nobody_else_waiting(dsn: str, postgres: Postgres, hf: Cluster) -> None:
+    name = dsn.rpartition("/")[2]
+    newer, refused, other = [await hf.submit(V1.request, key=key) for key in ("newer", "refused", "other")]
+    waiting = asyncio.create_task(other.wait())
+    odd = """
+        update higgsfield.queue set error = '{}' where key = 'newer';
+        update higgsfield.queue set cancel_error = '{}' where key = 'refused';
+    """
+    await asyncio.to_thread(postgres.execute, name, odd)
+    for task in (newer, refused):
+        with pytest.raises(JournalError, match="this release of higgsfield-async cannot read") as unread:
+            await task.wait()
+        assert unread.value.charged == "unknown"
+        with pytest.raises(JournalError, match="cannot read"):
+            await task.refresh()
+    await other.cancel()
+    with pytest.raises(GenerationCanceled):
+        await waiting
+
+
 async def test_a_cancel_that_nobody_answers_says_so(
     dsn: str, postgres: Postgres, hf: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -706,6 +857,28 @@ async def test_tables_that_are_not_dbos_own_are_left_alone(dsn: str, postgres: P
 def test_a_package_that_is_not_there_is_named_by_its_extra() -> None:
     with pytest.raises(ConfigurationError, match=r"higgsfield-async\[cluster\]"):
         imported("no_such_package")
+
+
+@pytest.mark.once
+async def test_too_few_connections_are_told_as_a_database_that_is_away(
+    dsn: str, postgres: Postgres, sandbox: Sandbox
+) -> None:
+    host = dsn.partition("@")[2]
+    await asyncio.to_thread(postgres.execute, "postgres", "create role few login password 'few' in role tester")
+    try:
+        for most in itertools.count(1):
+            await asyncio.to_thread(postgres.execute, "postgres", f"alter role few connection limit {most}")
+            async with WorkerProcess(f"postgresql://few:few@{host}", sandbox) as worker:
+                try:
+                    await worker.ready()
+                except AssertionError:
+                    assert await worker.ended() == 75, "\n".join(worker.lines)
+                else:
+                    break
+            await asyncio.to_thread(postgres.wait_until_gone, dsn.rpartition("/")[2])
+    finally:
+        await asyncio.to_thread(postgres.execute, "postgres", "drop role few")
+    assert most > 3
 
 
 async def test_one_process_runs_one_worker(dsn: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -751,7 +924,7 @@ async def test_a_worker_whose_client_fails_ends_and_hands_over(dsn: str, hf: Clu
 
 @pytest.mark.once
 async def test_an_account_that_is_refused_later_is_asked_again(
-    dsn: str, hf: Cluster, monkeypatch: pytest.MonkeyPatch
+    dsn: str, hf: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("higgsfield_async.cluster._worker.LOCKED_OUT", 0.2)
     async with Sandbox(speed=5) as sandbox, working(dsn, sandbox.platform()):
@@ -768,6 +941,8 @@ async def test_an_account_that_is_refused_later_is_asked_again(
             while (await hf.counts()).done == 0:
                 await asyncio.sleep(0.05)
         assert (await task.wait()).status is JobStatus.COMPLETED
+    # Two were at it for a while.
+    assert "unforeseen" not in caplog.text
 
 
 async def test_what_nobody_looks_after_is_found(

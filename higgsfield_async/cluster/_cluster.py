@@ -190,7 +190,9 @@ class Cluster(Higgsfield):
         await worker.run(self._account, self._most, self._rate)
 
     async def set_limits(self, *, max_active: int | None = None, submits_per_second: float | None = None) -> None:
-        """Changes the limits of the account, for all workers and at once. None leaves what is there.
+        """Changes the limits of the account, for all workers. None leaves what is there.
+
+        What a worker takes in the next moment, of work that waits already, may still be counted by the old ones.
 
         Args:
             max_active: How many generations may be open at once.
@@ -257,9 +259,12 @@ class Cluster(Higgsfield):
             identifier: The service's id of the generation, from the account's history.
 
         Raises:
-            JournalError: There is no such key, or it is not unknown.
+            JournalError: There is no such key, or it is not unknown; or the id is that of another key.
         """
         parts, journal = self._opened(), await self._opened_entries()
+        if (other := await journal.find_id(identifier)) is not None and other.key != key:
+            msg = f"Generation {identifier} is that of {other.key!r} already, and no other one's."
+            raise JournalError(msg)
         await journal.resolve(key, identifier, datetime.now(UTC))
         # Held by its finder else.
         await journal.release(key)
@@ -280,8 +285,11 @@ class Cluster(Higgsfield):
         """
         self._opened()
         journal = await self._opened_entries()
-        entry = await journal.forget(key)
-        await self._rows.forget(key)
+        entry = await journal.find(key)
+        if entry is None:
+            msg = f"The journal has nothing under {key!r}."
+            raise JournalError(msg)
+        await self._rows.forget(key, entry.intent.nonce)
         if entry.ref is not None and entry.state != "ended":
             logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())
         return entry

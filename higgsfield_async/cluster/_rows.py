@@ -17,6 +17,7 @@ from higgsfield_async._errors import (
     ConfigurationError,
     HiggsfieldError,
     InvalidRequest,
+    JournalError,
     NotFound,
     SubmissionUnknown,
 )
@@ -63,6 +64,8 @@ logger = logging.getLogger("higgsfield_async.cluster")
 BURST = 0.2
 # How often a worker looks for more work, in seconds.
 POLLED = 0.2
+# How the error begins of what was lost.
+_LOST = '{"kind":"SubmissionUnknown"'
 
 
 class Work(Struct, frozen=True, kw_only=True):
@@ -114,7 +117,7 @@ class Standing(Struct, frozen=True, kw_only=True):
 
     def seen(self) -> JobSet | HiggsfieldError:
         """What a look finds: a state, or why there is none to be had."""
-        if self.error is not None and self.state != "ended":
+        if self.error is not None and (self.state != "ended" or isinstance(self.error, JournalError)):
             return self.error
         return self.job_set
 
@@ -197,16 +200,16 @@ class Rows:
             if inserted:
                 self._enqueue(connection, work.key, 1)
                 return self._standing(connection, work.key)
-            (digest,) = connection.exec_driver_sql(
-                "select digest from higgsfield.queue where space = %s and key = %s for update", (self._space, work.key)
+            digest, failed = connection.exec_driver_sql(
+                "select digest, error is not null from higgsfield.queue where space = %s and key = %s for update",
+                (self._space, work.key),
             ).one()
             if digest != work.digest:
                 msg = f"The key {work.key!r} stands for another request: give this one a key of its own."
                 raise InvalidRequest(msg)
             found = self._standing(connection, work.key)
-            if found.state is None and (found.canceled or found.error is not None):
-                return self._again(connection, found)
-            if found.state == "submitted" and found.error is not None:
+            # Of what was submitted and told of as failed, or as lost, no worker takes care any more.
+            if (found.state is None and found.canceled) or (found.state in (None, "submitted") and failed):
                 return self._again(connection, found)
             return found
 
@@ -323,11 +326,15 @@ class Rows:
                 """
                 select q.key, q.attempt from higgsfield.queue q
                 left join higgsfield.journal j on j.space = q.space and j.key = q.key
-                where q.space = %s and q.key > %s and q.error is null and q.canceled_at is null and j.holder is null
+                where q.space = %s and q.key > %s and q.canceled_at is null and j.holder is null
                     and coalesce(j.state, '') <> 'ended' and q.created_at < now() - interval '30 s'
+                    -- What a worker took and is in no journal was forgotten: nobody wants to pay for it again.
+                    and (j.key is not null or q.taken_by is null)
+                    -- What was told of as lost has its id after all where that came late.
+                    and (q.error is null or j.state = 'submitted' and starts_with(q.error, %s))
                 order by q.key limit 500
                 """,
-                (self._space, after),
+                (self._space, after, _LOST),
             ).all()
 
         found: dict[str, str] = {
@@ -418,6 +425,7 @@ class Rows:
 
         Raises:
             NotFound: There is none.
+            HiggsfieldError: It was refused, or lost: what it was told to end with.
             JournalError: The database is away.
         """
 
@@ -431,6 +439,8 @@ class Rows:
             found = self._standing(connection, key)
             if found.state == "ended" or found.canceled:
                 return row, "ended"
+            if found.error is not None and found.state != "submitted":
+                raise found.error  # no worker is at it
             if row[1] and found.state is None:
                 connection.exec_driver_sql(
                     "update higgsfield.queue set canceled_at = now() where space = %s and key = %s", (self._space, key)
@@ -453,10 +463,28 @@ class Rows:
 
     # For those who look after all of it.
 
-    async def forget(self, key: str) -> None:
-        """Takes a generation out."""
+    async def forget(self, key: str, nonce: str) -> None:
+        """Takes a generation out, from the journal as well: half of it would be taken up, and paid for, again.
+
+        Raises:
+            JournalError: A worker looks after it; or the database is away.
+        """
+        tried = False
 
         def forget(connection: sqlalchemy.Connection) -> Any:
+            nonlocal tried
+            again, tried = tried, True
+            gone = connection.exec_driver_sql(
+                """
+                delete from higgsfield.journal
+                where space = %s and key = %s and nonce = %s and holder is null and state <> 'intent'
+                """,
+                (self._space, key, nonce),
+            )
+            there = "select from higgsfield.journal where space = %s and key = %s and nonce = %s"
+            if not gone.rowcount and (not again or connection.exec_driver_sql(there, (self._space, key, nonce)).all()):
+                msg = f"{key!r} is under way, or looked after, by a worker that is alive: it cannot be forgotten."
+                raise JournalError(msg)
             return connection.exec_driver_sql(
                 "delete from higgsfield.queue where space = %s and key = %s returning attempt", (self._space, key)
             ).one_or_none()
@@ -552,14 +580,19 @@ class Rows:
 
 def _standing(row: Any) -> Standing:
     kind, created_at, attempt, error, canceled, asked, refused, state, seen, mark, key = row
-    if seen is not None:
-        job_set = msgspec.structs.replace(read_job_set(bytes(seen)), id=key)
-    elif canceled:
-        job = Job(id=key, status=JobStatus.CANCELED, raw_status="canceled", charged="no")
-        job_set = JobSet(id=key, jobs=(job,), fileless=True)
-    else:
-        job_set = JobSet(id=key)
-    told = None if error is None else read_error(error)
+    job_set, told, cancel_error = JobSet(id=key), None, None
+    try:
+        if seen is not None:
+            job_set = msgspec.structs.replace(read_job_set(bytes(seen)), id=key)
+        elif canceled:
+            job = Job(id=key, status=JobStatus.CANCELED, raw_status="canceled", charged="no")
+            job_set = JobSet(id=key, jobs=(job,), fileless=True)
+        told = None if error is None else read_error(error)
+        cancel_error = None if refused is None else read_error(refused)
+    except msgspec.MsgspecError:
+        # Those who wait for others of the same process are not to hear of it.
+        msg = f"The database has something of generation {key!r} that this release of higgsfield-async cannot read."
+        told = JournalError(msg, charged="unknown")
     if isinstance(told, SubmissionUnknown) and state in ("submitted", "ended"):
         told = None  # its id came to light after all
     return Standing(
@@ -572,7 +605,7 @@ def _standing(row: Any) -> Standing:
         error=told,
         canceled=canceled,
         cancel_asked=asked,
-        cancel_error=None if refused is None else read_error(refused),
+        cancel_error=cancel_error,
         mark=mark,
     )
 

@@ -54,7 +54,16 @@ class Watch(Tracker):
         self._watched: dict[Tracked, str] = {}
 
     def track(self, ref: TaskRef, job_set: JobSet | None = None, *, reported: bool = False) -> Tracked:
-        """The one record of a generation; made if there is none."""
+        """The one record of a generation; made if there is none, or if its key is another one's since it ended."""
+        known = self._known.get((ref.kind, ref.id))
+        if (
+            known is not None
+            and known.ended
+            and known.job_set is not None
+            and job_set is not None
+            and (not job_set.status.terminal or job_set.body != known.job_set.body)
+        ):
+            del self._known[ref.kind, ref.id]
         tracked = super().track(ref, job_set, reported=reported)
         # The worker has waited for the address of what it made, if there was one to come.
         tracked.linkless_since = -math.inf

@@ -31,7 +31,6 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
-from higgsfield_async._requests import GenerationRequest, SubmitOptions
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import GenerationTask
 from higgsfield_async._transports import Transport
@@ -150,7 +149,7 @@ class Worker:
 
     async def _work(self) -> None:
         try:
-            await _finished(self._launch)
+            await self._database.call(self._launch)
             logger.info("Worker %s works for %s.", self.executor, ", ".join(self._rows))
             with self._signals():
                 await self._until_the_end()
@@ -161,7 +160,7 @@ class Worker:
     async def _leave(self) -> None:
         """Takes nothing new, waits for the answers to what was sent, and hands over what is open."""
         if self._launched:
-            await _finished(_destroy)
+            await anyio.to_thread.run_sync(_destroy)
         for client in self._clients.values():
             await client.close()
         await asyncio.gather(*self._canceling, return_exceptions=True)
@@ -350,15 +349,15 @@ class Worker:
         """Makes one generation, from the row of its request to its end, and says how that was."""
         rows = self._rows[space]
         try:
-            taken = await rows.take(key, attempt, self.executor)
-            if taken is None:
+            task = await self._submitted(space, key, attempt)
+            if task is None:
                 return "not wanted"
-            task = await self._submitted(space, key, *taken)
             self._tasks[space, key] = task
             try:
                 await self._ended(space, key, attempt, task)
             finally:
-                del self._tasks[space, key]
+                # There may be another attempt at it by now.
+                self._tasks.pop((space, key), None)
         except ClientClosed as error:
             # This worker ends: what is handed over is not over. Where it was not told to, it cannot go on.
             self._failed = self._failed or error
@@ -375,11 +374,11 @@ class Worker:
             return "unforeseen"
         return "ended"
 
-    async def _submitted(
-        self, space: str, key: str, request: GenerationRequest, options: SubmitOptions
-    ) -> GenerationTask:
+    async def _submitted(self, space: str, key: str, attempt: int) -> GenerationTask | None:
         repeats, pause = 0, 1.0
-        while True:
+        # Each time: what was forgotten meanwhile would be another one, and paid for.
+        while (taken := await self._rows[space].take(key, attempt, self.executor)) is not None:
+            request, options = taken
             try:
                 return await self._clients[space].submit(
                     request,
@@ -399,6 +398,7 @@ class Worker:
                     raise
             await asyncio.sleep(pause)
             pause = min(30.0, pause * 2)
+        return None
 
     async def _ended(self, space: str, key: str, attempt: int, task: GenerationTask) -> None:
         rows, journal = self._rows[space], self._journals[space]
@@ -507,8 +507,3 @@ def _destroy() -> None:
         imported("dbos").DBOS.destroy()
     finally:
         theirs.setLevel(before)
-
-
-async def _finished(work: Any) -> None:
-    """Does something that blocks, in a thread, and to its end."""
-    await anyio.to_thread.run_sync(work)
