@@ -195,7 +195,7 @@ class Ledger:
         # What is to be written of a unit of work yet: how its submit or its wait ended. The last counts.
         self._owed: dict[str, Callable[[], Awaitable[None]]] = {}
         self._leaving: dict[Tracked, asyncio.TimerHandle] = {}
-        self._closing = asyncio.Event()
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self) -> None:
         """Opens the journal, once, and reads back what was spilled.
@@ -217,7 +217,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Writes what is left to write, and closes the journal."""
-        self._closing.set()
+        self._closing.set_result(None)
         for timer in self._leaving.values():
             timer.cancel()
         if self._opening is not None:
@@ -248,7 +248,7 @@ class Ledger:
     async def _pay_back(self, key: str) -> None:
         pauses = iter(AGAIN)
         while key in self._owed:
-            last = self._closing.is_set()
+            last = self._closing.done()
             try:
                 await self.settle(key)
             except JournalError as error:
@@ -376,7 +376,7 @@ class Ledger:
 
     def idle(self, tracked: Tracked) -> None:
         """Lets go of a generation soon, unless somebody here waits for it by then."""
-        if tracked.key is None or not tracked.holding or tracked in self._leaving or self._closing.is_set():
+        if tracked.key is None or not tracked.holding or tracked in self._leaving or self._closing.done():
             return
         self._leaving[tracked] = asyncio.get_running_loop().call_later(HELD_ON, self._leave, tracked)
 
@@ -430,7 +430,7 @@ class Ledger:
         logger.critical("A paid generation is not in the journal (%s); %s: %s", failure, where, ref.to_json())
         kept.set_result(None)
         pause = AGAIN[-1]
-        while not self._closing.is_set():
+        while not self._closing.done():
             pause = min(pause * 2, AGAIN_AT_MOST)
             await self._rest(pause)
             with contextlib.suppress(Exception):
@@ -439,8 +439,7 @@ class Ledger:
                 return
 
     async def _rest(self, seconds: float) -> None:
-        with anyio.move_on_after(seconds):
-            await self._closing.wait()
+        await asyncio.wait([self._closing], timeout=seconds)
 
     async def read_back(self) -> bool:
         """Writes down what others could not, and says whether there was any: who spilled it may be dead by now."""

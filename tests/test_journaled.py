@@ -217,9 +217,13 @@ async def test_only_forgetting_sends_again_what_may_have_been_paid_for(
     async with client(journal=path) as hf:
         with pytest.raises(SubmissionUnknown):
             await hf.submit(PROXY.request, key="order-17")
+        [entry] = await hf.unknown()
+        assert repr(entry) == f"Entry('order-17', state='unknown', id=None, kind={entry.intent.kind!r})"
+        assert repr(entry.intent).startswith(f"Intent('order-17', kind={entry.intent.kind!r}, created_at=20")
+        other = await hf.submit(PROXY.request, key="order-18")
         assert (await hf.forget("order-17")).state == "unknown"
         task = await hf.submit(PROXY.request, key="order-17")
-        assert submitted(sandbox) == 2
+        assert submitted(sandbox) == 3
         await anyio.lowlevel.checkpoint()
         forgotten = await hf.forget("order-17")
         assert forgotten.ref == task.ref
@@ -229,8 +233,8 @@ async def test_only_forgetting_sends_again_what_may_have_been_paid_for(
         # What becomes of the forgotten one is nothing of the next one's.
         another = await hf.submit(PROXY.request, key="order-17")
         await task.wait()
-        assert (task.key, another.key) == (None, "order-17")
-        assert [entry.id for entry in await kept(path)] == [another.id]
+        assert (task.key, another.key, other.key) == (None, "order-17", "order-18")
+        assert [entry.id for entry in await kept(path)] == [other.id, another.id]
         assert (await another.wait()).id == another.id
 
 
