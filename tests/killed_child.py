@@ -79,7 +79,8 @@ def die() -> NoReturn:
 
 def fill_the_disk(path: str) -> None:
     """From here on the journal's files cannot grow; smaller ones can."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, resource.RLIM_INFINITY))
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, most))
 
 
 class Ambushed:
@@ -200,4 +201,5 @@ if __name__ == "__main__":
     obey_modes()
     asyncio.run(main(msgspec.json.decode(sys.argv[1], type=Errand)))
     # What measures coverage writes as the process ends.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    _, longest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (longest, longest))
