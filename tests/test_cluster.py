@@ -1053,6 +1053,9 @@ def test_a_program_that_is_set_up_wrongly_says_so(
     monkeypatch.delenv("HIGGSFIELD_DATABASE_URL", raising=False)
     monkeypatch.setenv("HIGGSFIELD_PROXY_KEY", "hk-key")
     assert main(["worker", "--service", "proxy"]) == 78
+    assert "HIGGSFIELD_DATABASE_URL is not set" in caplog.text
+    monkeypatch.setenv("HIGGSFIELD_DATABASE_URL", "no address")
+    assert main(["worker", "--service", "proxy"]) == 78
     assert "postgresql://user:password@host" in caplog.text
     # A database that is not there may be there later.
     monkeypatch.setenv("HIGGSFIELD_DATABASE_URL", dsn + "_not_there")

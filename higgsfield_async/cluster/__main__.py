@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         cluster = Cluster(
-            os.environ.get("HIGGSFIELD_DATABASE_URL", ""),
+            _database(),
             account=given.account,
             max_active=given.max_active,
             submits_per_second=given.submits_per_second,
@@ -54,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger("higgsfield_async.cluster").critical("%s", error)
         return AGAIN
     return 0
+
+
+def _database() -> str:
+    found = os.environ.get("HIGGSFIELD_DATABASE_URL")
+    if not found:
+        msg = "HIGGSFIELD_DATABASE_URL is not set: it holds the address of the cluster's Postgres, postgresql://…."
+        raise ConfigurationError(msg)
+    return found
 
 
 if __name__ == "__main__":
