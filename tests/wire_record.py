@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from higgsfield_async import (
     Webhook,
 )
 from higgsfield_async._http import Call, Grant, HttpRequest, HttpResponse
-from higgsfield_async._media import Attachment
+from higgsfield_async._media import Attachment, Sort
 from higgsfield_async._requests import SubmitOptions
 from higgsfield_async._transports._environment import transport_from
 from higgsfield_async._transports._listings import unlisted
@@ -84,7 +85,7 @@ def speaking(transport: ProxyTransport) -> Call[Any]:
     return transport.submit(speech, NONE)
 
 
-def attached(head: bytes, size: int = 8, name: str = "", index: int = 0, sort: str | None = "image") -> Attachment:
+def attached(head: bytes, size: int = 8, name: str = "", index: int = 0, sort: Sort | None = "image") -> Attachment:
     return Attachment(loc=("images", index), head=head, size=size, name=name, sort=sort)
 
 
@@ -264,10 +265,8 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 }
 for _name, _environment in ENVIRONMENTS.items():
     for _service in (None, "proxy", "platform"):
-        FOUND[f"from the environment: {_name}, {_service}"] = lambda environment=_environment, service=_service: repr(
-            transport_from(environment, service)
-        )
-FOUND["from the environment: neither"] = lambda: transport_from({}, "v3")  # type: ignore[arg-type]
+        FOUND[f"from the environment: {_name}, {_service}"] = partial(transport_from, _environment, _service)
+FOUND["from the environment: neither"] = partial(transport_from, {}, "v3")  # type: ignore[arg-type]
 
 
 def answer(status: int, body: object = b"", **headers: str) -> HttpResponse:
@@ -349,7 +348,7 @@ UNREADABLE: dict[str, HttpResponse] = {
     "nothing": answer(200, b" \n"),
     "HTML": answer(200, HTML),
     "no JSON": answer(200, b"{"),
-    "a number": answer(200, 3),
+    "JSON of another kind": answer(200, 3),
     "an empty object": answer(200, {}),
     "an empty list": answer(200, []),
     "no body": answer(204),
@@ -598,6 +597,8 @@ def shown(value: object) -> Any:
             for name, each in sorted(told.items())
             if name not in ("body", "ref", "request")
         }
+    if isinstance(value, (ProxyTransport, PlatformTransport)):
+        return repr(value)
     if isinstance(value, HttpRequest):
         body = {} if value.body is None else {"body": value.body.decode()}
         return {"sent": f"{value.method} {value.url}", "headers": dict(value.headers), **body}
@@ -650,7 +651,7 @@ def told(call: Call[Any], response: HttpResponse) -> Any:
     said = attempt(decode)
     if isinstance(found, Grant):
         grant = found
-        stored = {what: attempt(lambda each=each: grant.decode(each)) for what, each in STORED.items()}
+        stored = {what: attempt(partial(grant.decode, each)) for what, each in STORED.items()}
         said = {"granted": said, "stored": stored}
     return said
 
