@@ -444,6 +444,7 @@ LISTS: dict[str, object] = {
     "enveloped": {"items": [ITEM, {"id": 7}, {}], "total": 30, "cursor": 2, "total_pages": 3},
     "enveloped, with odd counts": {"items": [ITEM], "total": "30", "cursor": "next", "total_pages": True},
     "enveloped, with no counts": {"items": [ODD_ITEM], "total": True, "cursor": [7]},
+    "enveloped, with a cursor that is none": {"items": [ITEM], "total": [7], "cursor": True},
     "empty": {"items": [], "total": 0, "cursor": None},
     "no items": {"items": 7},
     "models": [
