@@ -148,6 +148,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def plots(session: nox.Session) -> None:
+    """Draw the documentation's diagrams, and the studio's picture where there is a chromium, from real runs."""
+    session.install("-e", ".[fastapi,sandbox]", *group("plots"))
+    for script in sorted(Path("docs", "plots").glob("[!_]*.py")):
+        session.run("python", str(script))
+
+
+@nox.session
 def hints(session: nox.Session) -> None:
     """Bring what is known of the AI models up to date: `-- openapi.json --date 2026-07-19`, when that was published."""
     session.install("-e", ".")
