@@ -20,23 +20,25 @@ from higgsfield_async.sandbox import Plan, Sandbox
 ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURE = ROOT / "docs" / "images" / "studio.png"
 APP = ROOT / "examples" / "studio" / "app.py"
+LIGHTHOUSE = APP.with_name("static") / "example.jpg"
 LONG = 600_000.0
 # The kind, what is filled in (by the labels on the page), and what becomes of it.
 MADE: tuple[tuple[str, dict[str, str], Plan, str], ...] = (
-    ("Images", {"What to see": "A harbour at dusk, from above"}, Plan(), "Done"),
     ("DoP video", {"What happens": "The wind turns"}, Plan(end="failed", reason="The sea was too rough"), "Failed"),
-    ("Motion video", {"What happens": "A paper boat sails away"}, Plan(), "Done"),
-    ("DoP video", {"What happens": "It rains on the lake"}, Plan(queued=LONG), "Waiting"),
-    ("Motion video", {"What happens": "The cat looks up"}, Plan(queued=0, running=LONG), "Working"),
+    ("Images", {"What to see": "A lighthouse in a storm, as an old engraving"}, Plan(), "Done"),
+    ("Motion video", {"What happens": "The beam sweeps over the sea"}, Plan(), "Done"),
+    ("DoP video", {"What happens": "The storm passes, and the sun comes out"}, Plan(queued=LONG), "Waiting"),
+    ("Motion video", {"What happens": "The camera rises over the cliff"}, Plan(queued=0, running=LONG), "Working"),
 )
 
 
-async def make(page: Page, picture: str) -> None:
+async def make(page: Page) -> None:
     """Start everything, one after the other, each as far as it is to be seen."""
     for number, (kind, fields, _, status) in enumerate(MADE):
         await page.get_by_role("radio", name=kind).check()
         if kind != "Images" and not await page.locator(".thumbnails img").count():
-            await page.get_by_label("Address of a picture").fill(picture)
+            await page.locator("input[type=file]").set_input_files(LIGHTHOUSE)
+            await page.locator(".thumbnails img").wait_for()
         for label, value in fields.items():
             await page.get_by_label(label, exact=True).fill(value)
         if kind == "Motion video":
@@ -72,7 +74,12 @@ async def take(chromium: str) -> None:
                 assert address is not None, "the studio did not start"
                 page = await browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
                 await page.goto(address[0].decode())
-                await make(page, f"{sandbox.media_url}/templates/cat.png")
+                await make(page)
+                # What is about to be made next.
+                await page.get_by_label("What happens", exact=True).fill("Gulls circle the lantern")
+                await page.get_by_label("How many").select_option("3")
+                await expect(page.locator("#cost")).to_have_text("21 points")
+                await page.locator("#start:not([aria-disabled])").wait_for()
                 await page.evaluate("scrollTo(0, 0)")
                 await page.screenshot(path=PICTURE)
             finally:
