@@ -8,7 +8,8 @@ see, from there to the end of the page or the next such comment; a page begins w
 
     <!-- env: proxy -->      <!-- env: platform -->      <!-- env: none -->      <!-- env: cluster -->
 
-With `cluster`, a database is there, and a worker for the account "team-a".
+With `cluster`, a database is there, and a worker for the account "team-a". The modules of examples/third_service can be
+imported.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ def database(request: pytest.FixtureRequest, page: Path, sandbox: Sandbox) -> It
 def test_examples(page: Path, sandbox: Sandbox, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = SYBIL.parse(page)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples" / "third_service")
     (tmp_path / "pictures").mkdir()
     for name in ("boat.png", "harbour.png"):
         (tmp_path / "pictures" / name).write_bytes(render(".png", name, (64, 36), 0))

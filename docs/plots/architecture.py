@@ -111,8 +111,10 @@ def boxes(package: Path, names: Sequence[str], left: float, top: float, room: fl
             drawn += [
                 "<g>",
                 f"<title>{escape(told(first))}</title>",
-                f'<rect x="{x:.1f}" y="{top:g}" width="{width:.1f}" height="20" rx="4" fill="#fff" '
-                f'stroke="#9aa5b4"{strong}/>',
+                (
+                    f'<rect x="{x:.1f}" y="{top:g}" width="{width:.1f}" height="20" rx="4" fill="#fff" '
+                    f'stroke="#9aa5b4"{strong}/>'
+                ),
                 text(x + 7, top + 14.5, shown(name), size=12, more=' font-family="ui-monospace, Menlo, monospace"'),
                 "</g>",
             ]
@@ -162,27 +164,35 @@ def draw(package: Path) -> str:
     last = top - 8
     x = MARGIN + 14
     drawn += [
-        f'<path d="M {x} {first_top + 6:g} V {last - 12:g}" stroke="{QUIET}" stroke-width="2" fill="none" '
-        'marker-end="url(#down)"/>',
+        (
+            f'<path d="M {x} {first_top + 6:g} V {last - 12:g}" stroke="{QUIET}" stroke-width="2" fill="none" '
+            'marker-end="url(#down)"/>'
+        ),
         text(0, 0, "imports", size=12, fill=QUIET, more=f' transform="translate({x - 6} {last - 24:g}) rotate(-90)"'),
     ]
     inside, end = boxes(package, beside, left + PAD, top + 28, room - 2 * PAD)
     used = sorted(reached(package, beside, levels))
     named = f"layer{'s' * (len(used) > 1)} {' and '.join(map(str, used))}"
     drawn += [
-        f'<rect x="{left:g}" y="{top:g}" width="{room:g}" height="{end - top + 4:g}" rx="8" fill="none" '
-        'stroke="#9aa5b4" stroke-dasharray="5 4"/>',
+        (
+            f'<rect x="{left:g}" y="{top:g}" width="{room:g}" height="{end - top + 4:g}" rx="8" fill="none" '
+            'stroke="#9aa5b4" stroke-dasharray="5 4"/>'
+        ),
         text(left + PAD, top + 18, f"Beside the tree, and built on {named} alone", more=' font-weight="600"'),
         *inside,
     ]
     height = end + 4 + MARGIN
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
-            'font-family="system-ui, Segoe UI, Helvetica, Arial, sans-serif" role="img">',
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+                'font-family="system-ui, Segoe UI, Helvetica, Arial, sans-serif" role="img">'
+            ),
             "<title>The layers of higgsfield_async: every import points down</title>",
-            f'<defs><marker id="down" markerWidth="8" markerHeight="8" refX="4" refY="4" orient="auto">'
-            f'<path d="M 0 0 L 8 4 L 0 8 z" fill="{QUIET}"/></marker></defs>',
+            (
+                f'<defs><marker id="down" markerWidth="8" markerHeight="8" refX="4" refY="4" orient="auto">'
+                f'<path d="M 0 0 L 8 4 L 0 8 z" fill="{QUIET}"/></marker></defs>'
+            ),
             f'<rect width="{WIDTH}" height="{height:g}" rx="10" fill="#fff"/>',
             *drawn,
             "</svg>",

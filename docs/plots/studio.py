@@ -1,6 +1,6 @@
 """Takes docs/images/studio.png: the studio, in a real chromium, with real generations on a sandbox.
 
-python docs/plots/studio.py                  takes it; needs playwright, and a chromium (the variable CHROMIUM names one)
+python docs/plots/studio.py                  takes it; needs playwright and a chromium (CHROMIUM may name one)
 """
 
 from __future__ import annotations
@@ -50,6 +50,15 @@ async def make(page: Page) -> None:
         await expect(card.locator(".pill")).to_have_text(status, timeout=60_000)
 
 
+async def address(server: asyncio.subprocess.Process) -> str:
+    """Where a studio that has just been started says that it is."""
+    said = b"" if server.stdout is None else await server.stdout.readline()
+    found = re.search(rb"http://127\.0\.0\.1:\d+/", said)
+    if found is None:
+        raise SystemExit(f"The studio did not start: {said.decode()}")
+    return found[0].decode()
+
+
 async def take(chromium: str) -> None:
     found = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HIGGSFIELD_"))}
     with tempfile.TemporaryDirectory() as folder:
@@ -69,11 +78,8 @@ async def take(chromium: str) -> None:
             )
             browser = await running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             try:
-                assert server.stdout is not None
-                address = re.search(rb"http://127\.0\.0\.1:\d+/", await server.stdout.readline())
-                assert address is not None, "the studio did not start"
                 page = await browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-                await page.goto(address[0].decode())
+                await page.goto(await address(server))
                 await make(page)
                 # What is about to be made next.
                 await page.get_by_label("What happens", exact=True).fill("Gulls circle the lantern")
