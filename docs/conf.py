@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import sys
 from importlib.metadata import version as installed_version
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+import higgsfield_async
+
+logger = logging.getLogger(__name__)
 
 project = "higgsfield_async"
 author = "higgsfield-async contributors"
@@ -17,7 +26,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "plots"]
 html_theme = "furo"
 html_title = "higgsfield_async"
 
@@ -61,6 +70,26 @@ def keep_first_line(_app: Sphinx, what: str, _name: str, _obj: object, _options:
         lines[:0] = ["..", ""]  # an empty comment
 
 
+def find_what_is_missing(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn, and so fail, where a public name, or a public method of one, is on no page."""
+    described = env.domains.python_domain.objects
+    public = [f"higgsfield_async.{found.name}" for found in pkgutil.iter_modules(higgsfield_async.__path__)]
+    for module in ["higgsfield_async", *(name for name in public if "._" not in name)]:
+        loaded = importlib.import_module(module)
+        for name in getattr(loaded, "__all__", ()):
+            value = getattr(loaded, name)
+            methods = [
+                each
+                for each, member in (vars(value) if inspect.isclass(value) else {}).items()
+                if not each.startswith("_")
+                and (inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod))
+            ]
+            for full in [f"{module}.{name}", *(f"{module}.{name}.{each}" for each in methods)]:
+                if full not in described:
+                    logger.warning("%s is public, and on no page", full)
+
+
 def setup(app: Sphinx) -> None:
-    """Connect it before napoleon, which comes at 500."""
+    """Connect what is above; the first before napoleon, which comes at 500."""
     app.connect("autodoc-process-docstring", keep_first_line, priority=400)
+    app.connect("env-check-consistency", find_what_is_missing)
