@@ -70,21 +70,27 @@ def keep_first_line(_app: Sphinx, what: str, _name: str, _obj: object, _options:
         lines[:0] = ["..", ""]  # an empty comment
 
 
+def described_elsewhere(kind: type, name: str) -> bool:
+    """Whether a member is described with its class, with what it overrides, or with the protocol that it is part of."""
+    above = [each for each in (*kind.__mro__[1:], higgsfield_async.Transport) if each is not kind]
+    return f"    {name}: " in (kind.__doc__ or "") or any(hasattr(each, name) for each in above)
+
+
 def find_what_is_missing(_app: Sphinx, env: BuildEnvironment) -> None:
-    """Warn, and so fail, where a public name, or a public method of one, is on no page."""
+    """Warn, and so fail, where a public name, or a public member of one, is on no page."""
     described = env.domains.python_domain.objects
     public = [f"higgsfield_async.{found.name}" for found in pkgutil.iter_modules(higgsfield_async.__path__)]
     for module in ["higgsfield_async", *(name for name in public if "._" not in name)]:
         loaded = importlib.import_module(module)
         for name in getattr(loaded, "__all__", ()):
             value = getattr(loaded, name)
-            methods = [
+            members = [
                 each
                 for each, member in (vars(value) if inspect.isclass(value) else {}).items()
-                if not each.startswith("_")
-                and (inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod))
+                if inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod)
+                if not each.startswith("_") and not described_elsewhere(value, each)
             ]
-            for full in [f"{module}.{name}", *(f"{module}.{name}.{each}" for each in methods)]:
+            for full in [f"{module}.{name}", *(f"{module}.{name}.{each}" for each in members)]:
                 if full not in described:
                     logger.warning("%s is public, and on no page", full)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from test_transports import PLATFORM, PROXY_TRANSPORT, ref
@@ -108,6 +108,13 @@ def test_the_table_has_every_error_and_its_money() -> None:
 
 def test_every_error_is_public() -> None:
     assert {kind.__name__ for kind in classes()} <= set(higgsfield_async.__all__)
+
+
+def test_every_request_stands_under_its_alias() -> None:
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    described = page.partition("py:type:: GenerationRequest")[2].partition("py:type::")[0]
+    named = set(re.findall(r":class:`(\w+)`", described))
+    assert named == {kind.__name__ for kind in get_args(higgsfield_async.GenerationRequest)}
 
 
 Asked = Callable[[Transport, TaskRef], object]
