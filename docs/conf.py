@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -35,7 +36,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # "Attributes:" in a docstring would otherwise describe each field a second time, beside autodoc.
@@ -70,6 +71,30 @@ def keep_first_line(_app: Sphinx, what: str, _name: str, _obj: object, _options:
         lines[:0] = ["..", ""]  # an empty comment
 
 
+class WithoutLimits(ast.NodeTransformer):
+    """Takes the limits out of annotations: `Annotated[str, Meta(pattern=…)]` is a `str` to a reader."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802 (ast's name for it)
+        self.generic_visit(node)
+        if ast.unparse(node.value).endswith("Annotated") and isinstance(node.slice, ast.Tuple):
+            return node.slice.elts[0]
+        return node
+
+
+def shorten(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    """Show types without their limits, which the text tells."""
+    if signature is None:
+        return None
+    # Sphinx shows its own mark, which it reads before a plain name alone.
+    signature = signature.replace("~", "")
+    if "Annotated[" in signature:
+        tree = WithoutLimits().visit(ast.parse(f"def f{signature}: ..."))
+        signature = ast.unparse(tree).removeprefix("def f").removesuffix(":\n    ...")
+    return signature, returns
+
+
 def described_elsewhere(kind: type, name: str) -> bool:
     """Whether a member is described with its class, with what it overrides, or with the protocol that it is part of."""
     above = [each for each in (*kind.__mro__[1:], higgsfield_async.Transport) if each is not kind]
@@ -98,4 +123,5 @@ def find_what_is_missing(_app: Sphinx, env: BuildEnvironment) -> None:
 def setup(app: Sphinx) -> None:
     """Connect what is above; the first before napoleon, which comes at 500."""
     app.connect("autodoc-process-docstring", keep_first_line, priority=400)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("env-check-consistency", find_what_is_missing)
