@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from importlib.metadata import version as installed_version
 
@@ -74,11 +75,16 @@ def keep_first_line(_app: Sphinx, what: str, _name: str, _obj: object, _options:
 class WithoutLimits(ast.NodeTransformer):
     """Takes the limits out of annotations: `Annotated[str, Meta(pattern=…)]` is a `str` to a reader."""
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802 (ast's name for it)
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """`Annotated` of a type is that type."""
         self.generic_visit(node)
-        if ast.unparse(node.value).endswith("Annotated") and isinstance(node.slice, ast.Tuple):
-            return node.slice.elts[0]
-        return node
+        annotated = ast.unparse(node.value).endswith("Annotated") and isinstance(node.slice, ast.Tuple)
+        return node.slice.elts[0] if annotated else node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        """Sphinx's own mark, for a name to be shown without its module, is then there twice."""
+        self.generic_visit(node)
+        return node.operand if isinstance(node.operand, ast.UnaryOp) else node
 
 
 def shorten(
@@ -87,12 +93,11 @@ def shorten(
     """Show types without their limits, which the text tells."""
     if signature is None:
         return None
-    # Sphinx shows its own mark, which it reads before a plain name alone.
-    signature = signature.replace("~", "")
-    if "Annotated[" in signature:
+    try:
         tree = WithoutLimits().visit(ast.parse(f"def f{signature}: ..."))
-        signature = ast.unparse(tree).removeprefix("def f").removesuffix(":\n    ...")
-    return signature, returns
+    except SyntaxError:  # a default that is no expression: it is shown as it stands
+        return re.sub(r"~(\w+\.)+", "", signature), returns
+    return ast.unparse(tree).removeprefix("def f").removesuffix(":\n    ..."), returns
 
 
 def described_elsewhere(kind: type, name: str) -> bool:
