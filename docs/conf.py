@@ -6,7 +6,6 @@ import ast
 import importlib
 import inspect
 import pkgutil
-import re
 import sys
 from importlib.metadata import version as installed_version
 
@@ -96,7 +95,7 @@ def shorten(
     try:
         tree = WithoutLimits().visit(ast.parse(f"def f{signature}: ..."))
     except SyntaxError:  # a default that is no expression: it is shown as it stands
-        return re.sub(r"~(\w+\.)+", "", signature), returns
+        return signature.replace("~", ""), returns
     return ast.unparse(tree).removeprefix("def f").removesuffix(":\n    ..."), returns
 
 
