@@ -1,4 +1,4 @@
-"""Every Python example in README.md and docs/ runs, against a sandbox.
+"""Every Python example in docs/ and the pages beside it runs, against a sandbox.
 
 The blocks of a page run one after another in one namespace, as a reader would run them. `await`, `async with` and
 `async for` may stand at the top of a block. `sandbox` is there already, and the working directory holds two pictures.
@@ -35,7 +35,7 @@ from higgsfield_async.sandbox._media import render
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 VARIABLES = (
     "HF_KEY",
     "HIGGSFIELD_BASE_URL",
