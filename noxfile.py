@@ -149,10 +149,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def plots(session: nox.Session) -> None:
-    """Draw the documentation's diagrams, and the studio's picture where there is a chromium, from real runs."""
+    """Draw the documentation's pictures from real runs, the studio's where there is a chromium. `-- NAME` draws one."""
     session.install("-e", ".[fastapi,sandbox]", *group("plots"))
     for script in sorted(Path("docs", "plots").glob("[!_]*.py")):
-        session.run("python", str(script))
+        if script.stem in (session.posargs or [script.stem]):
+            session.run("python", str(script))
 
 
 @nox.session
