@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import json
 import re
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree as ET
@@ -22,18 +24,18 @@ PACKAGE = Path(higgsfield_async.__file__).parent
 AGAIN = "draw it again: python3 noxfile.py -s plots"
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"plots_{name}", DOCS / "plots" / f"{name}.py")
+def script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_the_architecture_is_the_one_in_the_source() -> None:
     drawn = (DOCS / "images" / "architecture.svg").read_text(encoding="utf-8")
-    assert script("architecture").draw(PACKAGE) == drawn, AGAIN
+    assert script(DOCS / "plots" / "architecture.py").draw(PACKAGE) == drawn, AGAIN
     texts = {element.text for element in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")}  # noqa: S314 (ours)
     entries = [entry for entries in (*LEVELS.values(), BESIDE) for entry in entries]
     assert {entry.removeprefix("_") or "higgsfield_async" for entry in entries} <= texts
@@ -46,6 +48,15 @@ def test_the_plot_is_of_the_recorded_data() -> None:
     recorded = json.loads(data)
     assert [way["median"] for way in recorded["ways"]] == [8.0, 30.0, 120.0]
     assert not any(row["missed"] for row in recorded["rows"])
+
+
+def test_the_recorded_data_are_what_the_benchmark_finds() -> None:
+    # The part of it that takes no time: the policy before it has seen anything, beside the published schedule.
+    found = asdict(script(DOCS.parent / "benchmarks" / "polling.py").before_learning(8.0))
+    recorded = json.loads((DOCS / "plots" / "polling.json").read_bytes())["rows"]
+    (row,) = [row for row in recorded if (row["table"], row["case"]) == (found["table"], found["case"])]
+    for name in ("polls", "delay", "other_polls", "other_delay"):
+        assert found[name] == pytest.approx(row[name], rel=1e-9)
 
 
 def test_what_is_said_of_the_plot_is_so() -> None:
