@@ -29,7 +29,8 @@ from higgsfield_async import (
     _errors,
 )
 from higgsfield_async._errors import ConfigurationError
-from surfaces import PROXY, V1, V2
+from higgsfield_async._requests import SubmitOptions
+from surfaces import PROXY, V1, V2, Surface
 
 pytestmark = pytest.mark.once
 
@@ -137,7 +138,7 @@ ASKED: dict[str, Asked] = {
         transport.agents(),
     ),
 }
-SURFACES = {
+SURFACES: dict[str, tuple[Transport, Surface, str]] = {
     "proxy": (PROXY_TRANSPORT, PROXY, "image-to-video/turbo"),
     "platform v1": (PLATFORM, V1, "v1/text2image/keyframes"),
     "platform v2": (PLATFORM, V2, "higgsfield-ai/dop/turbo"),
@@ -164,7 +165,7 @@ def test_what_each_service_offers(surface: str) -> None:
     assert type(example.request).__name__ in cells["request"]
     priced = offered(lambda transport, _: transport.estimate(example.request), transport, ref(transport, kind))
     assert priced == (cells["price beforehand, `hf.estimate`"] != "–")
-    recovered = transport.submit(example.request, higgsfield_async._requests.SubmitOptions()).key is not None
+    recovered = transport.submit(example.request, SubmitOptions()).key is not None
     assert recovered == cells["lost answer to a submit"].startswith("recovered")
     words = {"usd": "dollars"}
     assert all(words.get(unit, unit) in cells["a limit, `Budget`"] for unit in transport.units)

@@ -39,7 +39,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples" / "third_service"
 sys.path.insert(0, str(FOLDER))
 try:
     EaselTransport: Any = importlib.import_module("easel").EaselTransport
-    serving: Any = importlib.import_module("service").serving
+    serving: Any = importlib.import_module("easel_server").serving
 finally:
     sys.path.remove(str(FOLDER))
 
