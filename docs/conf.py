@@ -108,8 +108,9 @@ def described_elsewhere(kind: type, name: str) -> bool:
 def find_what_is_missing(_app: Sphinx, env: BuildEnvironment) -> None:
     """Warn, and so fail, where a public name, or a public member of one, is on no page."""
     described = env.domains.python_domain.objects
-    public = [f"higgsfield_async.{found.name}" for found in pkgutil.iter_modules(higgsfield_async.__path__)]
-    for module in ["higgsfield_async", *(name for name in public if "._" not in name)]:
+    public = [found.name for found in pkgutil.iter_modules(higgsfield_async.__path__) if not found.name.startswith("_")]
+    public.remove("cli")  # a command, and described as one
+    for module in ["higgsfield_async", *(f"higgsfield_async.{name}" for name in public)]:
         loaded = importlib.import_module(module)
         for name in getattr(loaded, "__all__", ()):
             value = getattr(loaded, name)
