@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,7 +19,7 @@ PACKAGE = "higgsfield_async"
 
 # What a layer is for; the table has which modules are in it, and the source what it takes from outside.
 LAYERS = {
-    5: "What you import",
+    5: "What you import, or run",
     4: "The client",
     3: "The work: tasks, waiting, many at once, files",
     2: "I/O: the engine, the gate, the journal",
@@ -30,6 +31,7 @@ COLOURS = {5: "#e8eefc", 4: "#dfe9fb", 3: "#e3f3ec", 2: "#fdf0dc", 1: "#f4ecfa",
 WIDTH, MARGIN, LINE, PAD = 680, 14, 26, 9
 LETTER = 7.4  # of a monospaced font of 12 pixels, with room to spare
 INK, QUIET = "#1f2733", "#5b6675"
+END = ' text-anchor="end"'
 
 
 def table() -> tuple[dict[int, list[str]], list[str]]:
@@ -151,13 +153,18 @@ def draw(package: Path) -> str:
         names = sorted(levels[level], key=shown)
         libraries = ", ".join(outside(package, names))
         # Beside the heading where there is room, else below it.
-        below = 18 if (len(LAYERS[level]) + len(libraries)) * LETTER > room else 0
+        beside_it = (len(LAYERS[level]) + len(libraries)) * LETTER < room
+        lines = [libraries] if beside_it else textwrap.wrap(libraries, int(room / LETTER))
+        below = 0 if beside_it else 18 * len(lines)
         inside, end = boxes(package, names, left + PAD, top + 28 + below, room - 2 * PAD)
         height = end - top + 4
         drawn += [
             f'<rect x="{left:g}" y="{top:g}" width="{room:g}" height="{height:g}" rx="8" fill="{COLOURS[level]}"/>',
             text(left + PAD, top + 18, f"{level}  {LAYERS[level]}", more=' font-weight="600"'),
-            text(left + room - PAD, top + 18 + below, libraries, size=12, fill=QUIET, more=' text-anchor="end"'),
+            *(
+                text(left + room - PAD, top + 18 * (number + 2 - beside_it), line, size=12, fill=QUIET, more=END)
+                for number, line in enumerate(lines)
+            ),
             *inside,
         ]
         top += height + 8
