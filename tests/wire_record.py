@@ -163,7 +163,7 @@ FOUND: dict[str, Callable[[], Any]] = {
                     model="lite",
                     motion_id=MOTION,
                     prompt=PROMPT,
-                    images=[IMAGE, "data:image/png;base64," + "A" * 11_000_000],
+                    images=[IMAGE, *["data:image/png;base64," + "A" * 6_000_000] * 2],
                 ),
                 NONE,
             ),
@@ -278,15 +278,22 @@ HTML = b"<!DOCTYPE html>\n<html><body><pre>Error</pre></body></html>"
 # What may be said to everything.
 ERRORS: dict[str, HttpResponse] = {
     "what is private": answer(
-        400, {"detail": f"'{PROMPT}' of {IMAGE} by {SECRET} and {KEY} for {HOOK.url} {HOOK.secret}: no."}
+        400,
+        {"detail": f"'{PROMPT}' of {IMAGE} by {SECRET} and {KEY} for {HOOK.url} {HOOK.secret}: no."},
+        **{"x-correlation-id": "c-1"},
     ),
-    "not found": answer(404, {"detail": "Not found."}, **{"x-correlation-id": "c-1"}),
+    "not found": answer(404, {"detail": f"Not found by {KEY} {SECRET}."}, **{"x-correlation-id": "c-1"}),
     "conflict": answer(409),
     "too many": answer(
         429, {"code": "account_queue_full", "limit": 9, "detail": "full"}, **{"retry-after": "7", "location": "/x"}
     ),
     "a page": answer(403, HTML),
     "moved": answer(302, b"", location="https://b.example.com/x?token=abc"),
+    # It looks as if it had been accepted.
+    "a choice": answer(
+        300,
+        {"id": "x", "request_id": "x", "status": "queued", "jobs": [], "credits": "1", "items": [], "time_series": []},
+    ),
     "a new word": answer(418, "I am a teapot"),
     "gateway": answer(428, {"error": {"message": "model lite pools no key", "type": "openai_hk_error"}}),
 }
@@ -296,7 +303,14 @@ MORE_ERRORS: dict[str, HttpResponse] = {
     "key": answer(401, {"detail": "Invalid credentials"}),
     "pay": answer(402, {"error_type": "not_enough_credits", "text": "no more"}),
     "no credits": answer(403, {"detail": "not_enough_credits"}),
-    "concurrency": answer(400, {"detail": "Maximum number of CONCURRENT requests (4) has been reached"}),
+    "concurrency": answer(
+        400, {"detail": "Maximum number of CONCURRENT requests (4) has been reached"}, location="https://b.example.com/"
+    ),
+    "moved to what is private": answer(302, b"", location=f"https://b.example.com/{KEY}/{SECRET}"),
+    "a code that is private": answer(409, {"code": f"{KEY} {SECRET}"}),
+    "a list": answer(400, [{"loc": ["a"], "msg": "b"}]),
+    "a word with an X": answer(400, {"detail": "Send it by FAX."}),
+    "a choice of addresses": answer(300, b"", location="https://b.example.com/"),
     "concurrency without a number": answer(400, {"message": "too many concurrent requests"}),
     "rate": answer(403, {"code": "rate_limit_reached", "msg": "slowly"}),
     "a limit that is none": answer(429, {"limit": True}),
@@ -387,6 +401,10 @@ JOB_SETS: dict[str, object] = {
             {"id": "j2", "status": "completed", "result": 7, "results": {"raw": RAW, "min": "https://a.b/m.mp4"}},
             {"id": "j3", "status": "failed", "meta": {"fail_reason": "why", "is_refunded": True}},
             {"id": "j4", "status": "queued", "result": {"type": "hologram", "url": "https://a.b/h.mp4"}},
+            *(
+                {"id": "j5", "result": {"type": kind, "url": "https://a.b/without"}, "results": 7}
+                for kind in ("image", "video", "audio")
+            ),
         ],
     },
     "odd jobs": {"id": "set", "created_at": 7, "jobs": {"id": 7}},
@@ -413,11 +431,17 @@ REQUESTS: dict[str, object] = {
         "error": {"message": "x"},
         "video": "https://a.b/v.mp4",
         "images": [7, "https://a.b/1.png", {"url": "https://a.b/2.png"}],
-        "audio": ["x"],
+        "audio": "https://a.b/a.wav",
         "audios": {"url": "https://a.b/b.wav"},
         **{name: f"https://a.b/x.{name}" for name in ("mov", "zip", "jsx", "fbx", "ply")},
     },
-    "odd lists": {"request_id": "id", "status": "completed", "images": "x", "audios": ["https://a.b/b.wav", None]},
+    "odd lists": {
+        "request_id": "id",
+        "status": "completed",
+        "images": "x",
+        "audio": ["x"],
+        "audios": ["https://a.b/b.wav", None],
+    },
     "half a body": b'{"request_id":"id","status":"\xff"}',
 }
 ITEM = {
@@ -594,9 +618,9 @@ def shown(value: object) -> Any:
     if isinstance(value, HiggsfieldError):
         told = {name: each for name, each in vars(value).items() if each not in (None, "", (), False)}
         return {"error": f"{type(value).__name__}: {value}"} | {
-            name.lstrip("_"): shown(each)
+            name.lstrip("_"): each.id if isinstance(each, TaskRef) else shown(each)
             for name, each in sorted(told.items())
-            if name not in ("body", "ref", "request")
+            if name not in ("body", "request")
         }
     if isinstance(value, (ProxyTransport, PlatformTransport)):
         return repr(value)
@@ -622,7 +646,7 @@ def shown(value: object) -> Any:
     return msgspec.to_builtins(value, enc_hook=str)
 
 
-def attempt(make: Callable[[], object]) -> Any:
+def attempt(make: Callable[[], Any]) -> Any:
     try:
         return shown(make())
     except HiggsfieldError as error:
@@ -683,7 +707,13 @@ REPORTED: Mapping[str, object] = {
 
 def reported(name: str) -> Any:
     """One webhook."""
-    return attempt(lambda: read_report(answer(200, REPORTED[name]).body))
+    body = answer(200, REPORTED[name]).body
+
+    def read() -> Any:
+        found = read_report(body)
+        return {**shown(found), "kept as it came": found.body == body}
+
+    return attempt(read)
 
 
 def record() -> dict[str, Any]:
