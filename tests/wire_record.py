@@ -24,6 +24,7 @@ from higgsfield_async import (
     DopVideo,
     HiggsfieldError,
     ImageToVideo,
+    JobSet,
     MarketingPreset,
     Model,
     Motion,
@@ -89,9 +90,12 @@ def inlined(transport: Transport, *files: Attachment) -> Any:
     return transport.inlined(ImageToVideo(model="lite", motion_id=MOTION, prompt=PROMPT, images=[IMAGE]), files)
 
 
+AD = Ad(product_placement_sample_id="x", images=[IMAGE])
+SPEECH = Speech(avatar_preset_id="a", prompt=PROMPT, images=[IMAGE], speak=Speak(text="hi", voice_id="v"))
+
+
 def speaking(transport: ProxyTransport) -> Call[Any]:
-    speech = Speech(avatar_preset_id="a", prompt=PROMPT, images=[IMAGE], speak=Speak(text="hi", voice_id="v"))
-    return transport.submit(speech, NONE)
+    return transport.submit(SPEECH, NONE)
 
 
 def attached(head: bytes, size: int = 8, name: str = "", index: int = 0, sort: Sort | None = "image") -> Attachment:
@@ -105,7 +109,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "proxy submit": lambda: PROXY_SIDE.submit(PROXY.request, NONE),
     "proxy speech": lambda: speaking(ProxyTransport(KEY)),
     "proxy speech, the other path": lambda: speaking(ProxyTransport(KEY, speech_path="/higgsfield/speech")),
-    "proxy ad": lambda: PROXY_SIDE.submit(Ad(product_placement_sample_id="x", images=[IMAGE]), NONE),
+    "proxy ad": lambda: PROXY_SIDE.submit(AD, NONE),
     "proxy poll": lambda: PROXY_SIDE.poll(ref(PROXY_SIDE, "ad")),
     "proxy motions": lambda: listed(PROXY_SIDE, Motion),
     "proxy motions, asked for": lambda: listed(PROXY_SIDE, Motion, size=5, search="zoom in", cursor=3),
@@ -219,18 +223,23 @@ FOUND: dict[str, Callable[[], Any]] = {
         }.items()
     },
     "usage ahead of Greenwich": lambda: PLATFORM.usage(AHEAD, None, "day").request.url,
-    "prices of the proxy": lambda: [
-        PROXY_SIDE.estimate(each) for each in (PROXY.request, Ad(product_placement_sample_id="x", images=[IMAGE]))
-    ],
+    "prices of the proxy": lambda: [PROXY_SIDE.estimate(each) for each in (PROXY.request, AD, SPEECH)],
     "price of a training": lambda: PLATFORM.estimate(CharacterTraining(name="n", images=[IMAGE])),
     "price of anything else": lambda: PLATFORM.price(V1.request),
     "kinds": lambda: [
-        *(PROXY_SIDE.kind(each) for each in (PROXY.request, Ad(product_placement_sample_id="x", images=[IMAGE]))),
+        *(PROXY_SIDE.kind(each) for each in (PROXY.request, AD, SPEECH)),
         *(PLATFORM.kind(each) for each in (V1.request, V2.request, CharacterTraining(name="n", images=[IMAGE]))),
         PLATFORM.kind(Soul(prompt=PROMPT, width_and_height="1536x1536")),
         PLATFORM.kind(DopVideo(model="dop-lite", prompt=PROMPT, images=[IMAGE])),
         PLATFORM.kind(TalkingHead(prompt=PROMPT, image=IMAGE, audio="https://a.b/c.wav", quality="mid", duration=5)),
     ],
+    "a proxy key that is none": lambda: ProxyTransport("hk"),
+    "a proxy key with a space": lambda: ProxyTransport("hk- 1"),
+    "a speech path that is none": lambda: ProxyTransport(KEY, speech_path="speak"),
+    "a key id that is none": lambda: PlatformTransport("", SECRET),
+    "a key secret that is none": lambda: PlatformTransport("i", "s\n"),
+    "an address that is none": lambda: PlatformTransport("i", "s", "ftp://x"),
+    "an address with a password": lambda: PlatformTransport("i", "s", "https://me:pass@b.example.com"),
     "what each is": lambda: [repr(PROXY_SIDE), repr(PLATFORM), PLATFORM.account, PROXY_SIDE.account],
     "same service": lambda: [
         PLATFORM.same_service("https://platform.higgsfield.ai"),
@@ -335,6 +344,7 @@ MORE_ERRORS: dict[str, HttpResponse] = {
     ),
     "large": answer(413, HTML),
     "bad": answer(400, HTML),
+    "a page after a blank line": answer(502, b"\n  <HTML><body>502</body></HTML>"),
     "a page by type": answer(500, b"page", **{"content-type": "text/html; charset=utf-8"}),
     "server": answer(500, b"Internal Server Error"),
     "unavailable": answer(503, {"detail": "model disabled"}, **{"retry-after": "1.5"}),
@@ -680,6 +690,8 @@ def told(call: Call[Any], response: HttpResponse) -> Any:
         grant = found
         stored = {what: attempt(partial(grant.decode, each)) for what, each in STORED.items()}
         said = {"granted": said, "stored": stored}
+    if isinstance(found, JobSet):
+        said["kept as it came"] = found.body == response.body
     return said
 
 
