@@ -122,6 +122,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "v2 submit": lambda: PLATFORM.submit(V2.request, KEYED),
     "v2 submit, resumed": lambda: PLATFORM.submit(V2.request, SubmitOptions(idempotency_key="once", resumes=True)),
     "v2 estimate": lambda: PLATFORM.estimate(V2.request),
+    "v2 poll of an odd id": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "X/?#%é")),
     "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "a b/c")),
     "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, TURBO)),
     "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, TURBO)),
@@ -195,6 +196,7 @@ FOUND: dict[str, Callable[[], Any]] = {
             "upload HEIC": lambda: PLATFORM.upload(b"\0\0\0\x18ftypheic", 12, None),
             "upload text": lambda: PLATFORM.upload(b"text", 4, "text/plain" + "n" * 200),
             "take an id": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "..")),
+            "take half a character": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "\ud800")),
             "say what was used without a zone": lambda: PLATFORM.usage(datetime(2026, 11, 1), None, "day"),  # noqa: DTZ001
             "say what was used backwards": lambda: PLATFORM.usage(date(2026, 11, 2), date(2026, 11, 1), "day"),
             "say what was used in no time": lambda: PLATFORM.usage(date(2026, 11, 2), date(2026, 11, 2), "day"),
@@ -239,6 +241,7 @@ FOUND: dict[str, Callable[[], Any]] = {
     "a key id that is none": lambda: PlatformTransport("", SECRET),
     "a key secret that is none": lambda: PlatformTransport("i", "s\n"),
     "an address that is none": lambda: PlatformTransport("i", "s", "ftp://x"),
+    "an address with a path": lambda: PlatformTransport("i", "s", "https://B.Example.com/XX/").origin,
     "an address with a password": lambda: PlatformTransport("i", "s", "https://me:pass@b.example.com"),
     "what each is": lambda: [repr(PROXY_SIDE), repr(PLATFORM), PLATFORM.account, PROXY_SIDE.account],
     "same service": lambda: [
@@ -483,6 +486,7 @@ LISTS: dict[str, object] = {
     "enveloped, with a cursor that is none": {"items": [ITEM], "total": [7], "cursor": True},
     "empty": {"items": [], "total": 0, "cursor": None},
     "no items": {"items": 7},
+    "titles": [{"id": "i4", "title": "Title"}],
     "models": [
         {"slug": TURBO, "name": "Named", "output_type": "image"},
         {"slug": TURBO},
@@ -606,6 +610,7 @@ STORED: dict[str, HttpResponse] = {
     "stored, oddly": answer(200, b"", **{"x-amz-expiration": 'expiry-date="some day"'}),
     "refused": answer(403, b"<Error><Code>SignatureDoesNotMatch</Code><Signature>TOPSECRET</Signature></Error>"),
     "expired": answer(403, b"<Error><Code>AccessDenied</Code><Message>Request has EXPIRED</Message></Error>"),
+    "expired and moved": answer(400, b"<Error><Code>ExpiredToken</Code></Error>"),
     "too slow": answer(400, b"<Error><Code>RequestTimeout</Code></Error>", **{"retry-after": "3"}),
     "busy": answer(503, b"expired"),
     "elsewhere": answer(307),
