@@ -810,9 +810,9 @@ def test_the_path_of_speech_is_learned() -> None:
         assert second.submits
         # Nothing is learned of what was not taken, or of another kind.
         assert isinstance(error_of(second, response(406, b"")), ApiError)
-        assert transport.submit(PROXY.request, OPTIONS).decode(made)
+        assert isinstance(transport.submit(PROXY.request, OPTIONS).decode(made), JobSet)
         assert speak().request.url == first.request.url
-        assert second.decode(made)
+        assert isinstance(second.decode(made), JobSet)
         assert speak().request.url == second.request.url
 
 
