@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import logging
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
 from higgsfield_async._errors import HiggsfieldError
 from higgsfield_async.cli._exits import Exit, exit_of, hint_of
-from higgsfield_async.cli._output import Output, to_nowhere
+from higgsfield_async.cli._output import Log, Output, to_nowhere
 from higgsfield_async.cli._running import run_until_told
 
 app = App(
@@ -35,28 +34,31 @@ def run(arguments: Sequence[str]) -> int:
     output = Output(json="--json" in arguments)
     debug = "--debug" in arguments
     try:
-        command, bound, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
-        if debug:
-            logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        result = command(*bound.args, **bound.kwargs)
-        if inspect.iscoroutine(result):
-            result = run_until_told(result, lambda: output.say("Ended. What was submitted goes on."))
-        return result if isinstance(result, int) else Exit.DONE
+        with Log(output, logging.DEBUG if debug else logging.WARNING):
+            return _run(arguments, output)
     except CycloptsError as error:
         output.error(str(error), "higgsfield-async --help")
         return Exit.WRONG
     except HiggsfieldError as error:
         output.error(str(error), hint_of(error))
         if debug:
-            traceback.print_exc()
+            output.trace()
         return exit_of(error)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         to_nowhere()
         return Exit.DONE
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # a sentence, and an exit code of its own, for whatever it is
         output.error(f"{type(error).__name__}: {error}", "A fault of this program; --debug shows where.")
         if debug:
-            traceback.print_exc()
+            output.trace()
         return Exit.FAULT
+
+
+def _run(arguments: Sequence[str], output: Output) -> int:
+    command, bound, _ = app.parse_args(list(arguments), exit_on_error=False, print_error=False)
+    result = command(*bound.args, **bound.kwargs)
+    if inspect.iscoroutine(result):
+        result = run_until_told(result, lambda: output.say("Ended. What was submitted goes on."))
+    return result if isinstance(result, int) else Exit.DONE
