@@ -6,13 +6,19 @@ import importlib.metadata
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from higgsfield_async._errors import HiggsfieldError
+from higgsfield_async.cli._catalogues import models, motions, presets, sounds, styles, voices
+from higgsfield_async.cli._doctor import doctor
 from higgsfield_async.cli._exits import Exit, exit_of, hint_of
 from higgsfield_async.cli._output import Log, Output, to_nowhere
 from higgsfield_async.cli._running import run_until_told
+from higgsfield_async.cli._sandbox import sandbox
+from higgsfield_async.cli._tasks import forget, recover, resolve, tasks
+from higgsfield_async.cli._upload import upload
 
 app = App(
     name="higgsfield-async",
@@ -22,8 +28,30 @@ app = App(
 )
 
 
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """Print the script that makes a shell complete these commands: source <(higgsfield-async completion bash).
+
+    Parameters
+    ----------
+    shell
+        Which shell.
+    """
+    print(app.generate_completion(shell=shell), flush=True)
+
+
 # Every command stands in this table, under the heading that `--help` shows it below.
-COMMANDS: Mapping[str, Mapping[str, Callable[..., object]]] = {}
+COMMANDS: Mapping[str, Mapping[str, Callable[..., object]]] = {
+    "Journal": {"tasks": tasks, "recover": recover, "resolve": resolve, "forget": forget},
+    "Catalogues": {
+        "motions": motions,
+        "voices": voices,
+        "sounds": sounds,
+        "presets": presets,
+        "styles": styles,
+        "models": models,
+    },
+    "Setting up": {"doctor": doctor, "upload": upload, "sandbox": sandbox, "completion": completion},
+}
 for _heading, _commands in COMMANDS.items():
     for _name, _command in _commands.items():
         app.command(_command, name=_name, group=_heading)

@@ -90,6 +90,8 @@ def hint_of(error: HiggsfieldError) -> str | None:
         return None
     if error.ref is not None and not isinstance(error, NotFound):
         return f"To go on with it: higgsfield-async wait {error.ref.short}"
+    if isinstance(error, ConfigurationError) and "service='proxy'" in str(error):
+        return "On the command line: --service proxy, or --service platform."
     if isinstance(error, (AuthenticationFailed, ConfigurationError)):
         return "`higgsfield-async doctor` says what is set up, and what is wrong with it."
     return None

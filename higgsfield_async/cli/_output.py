@@ -7,7 +7,6 @@ out.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
@@ -64,9 +63,9 @@ class Output:
     def __init__(self, *, json: bool) -> None:
         self.json = json
         self.screen = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-        if isinstance(sys.stdout, io.TextIOWrapper):
+        if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
             # A name in letters that this terminal has none for is no reason to stop.
-            sys.stdout.reconfigure(errors="backslashreplace")
+            reconfigure(errors="backslashreplace")
 
     def thing(self, value: object, *cells: str) -> None:
         """Prints one thing in a line: its JSON where that is asked for, else its texts with tabs between them."""
