@@ -197,13 +197,9 @@ async def _asked(transport: Transport, heard: Callable[[HttpResponse], object]) 
         answer = await engine.send_once(replace(call, decode=decode))
     finally:
         await engine.close()
-    match answer:
-        case Grant(request=request):
-            return [request.url]
-        case Page(items=(Motion(preview_url=str(preview)), *_others)):
-            return [preview]
-        case _:
-            return []
+    if isinstance(answer, Grant):
+        return [answer.request.url]
+    return [each.preview_url for each in cast("Page[Motion]", answer).items[:1] if each.preview_url is not None]
 
 
 def _refused(error: HiggsfieldError) -> Check:
