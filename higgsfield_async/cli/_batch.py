@@ -110,7 +110,7 @@ class _Batch:
         self._descriptor = descriptor
         self._form: Format = form
         self._kind = kind
-        self._service = service
+        self._service: Service | None = service
         self._name = name
         self._again = again
         self._seen: Counter[str] = Counter()
@@ -229,5 +229,6 @@ async def _batch(rows_: _Batch, total: int | None, at_once: int, making: Making,
             goes_on(out, hf, again=True)
         raise
     finally:
-        out.say(totals(progress.view))
+        if not making.quiet:
+            out.say(totals(progress.view))
     return Exit.FAILED if progress.failed else Exit.DONE
