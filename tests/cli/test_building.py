@@ -47,17 +47,13 @@ ADDRESS = "https://images.example.com/cat.jpg"
             "generate",
             "platform",
             {"model": "dop-preview", "motion_id": "zoom", "motion_strength": 0.5, "prompt": "p", "images": [ADDRESS]},
-            DopVideo(
-                model="dop-preview", motions=[DopMotion(id="zoom", strength=0.5)], prompt="p", images=[ADDRESS]
-            ),
+            DopVideo(model="dop-preview", motions=[DopMotion(id="zoom", strength=0.5)], prompt="p", images=[ADDRESS]),
         ),
         (
             "speak",
             "proxy",
             {"prompt": "p", "images": [ADDRESS], "text": "Hello", "voice_id": "anna", "avatar_preset_id": "selfie"},
-            Speech(
-                prompt="p", images=[ADDRESS], speak=Speak(text="Hello", voice_id="anna"), avatar_preset_id="selfie"
-            ),
+            Speech(prompt="p", images=[ADDRESS], speak=Speak(text="Hello", voice_id="anna"), avatar_preset_id="selfie"),
         ),
         (
             "speak",
@@ -136,7 +132,9 @@ def test_the_arguments_of_a_model_are_json_where_they_are_some() -> None:
     )
 
 
-@pytest.mark.parametrize(("typed", "words"), [(("prompt",), "key=value"), (("=x",), "key=value"), (("a=1", "a=2"), "twice")])
+@pytest.mark.parametrize(
+    ("typed", "words"), [(("prompt",), "key=value"), (("=x",), "key=value"), (("a=1", "a=2"), "twice")]
+)
 def test_an_argument_that_is_none_is_said(typed: tuple[str, ...], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         arguments_of(typed)
@@ -151,7 +149,11 @@ def test_an_argument_that_is_none_is_said(typed: tuple[str, ...], words: str) ->
         ("generate", {"images": "[a.png", "motion_strength": "0.5"}, {"images": ["[a.png"], "motion_strength": 0.5}),
         ("soul", {"image_reference": "a.png"}, {"image_reference": "a.png"}),
         ("nothing", {"prompt": "x", "count": "3"}, {"prompt": "x", "count": 3}),
-        ("model", {"model_id": "1", "seed": "3", "prompt": "x"}, {"model_id": "1", "arguments": {"seed": 3, "prompt": "x"}}),
+        (
+            "model",
+            {"model_id": "1", "seed": "3", "prompt": "x"},
+            {"model_id": "1", "arguments": {"seed": 3, "prompt": "x"}},
+        ),
         ("model", {"arguments": '{"seed": 3}', "prompt": "x"}, {"arguments": {"seed": 3, "prompt": "x"}}),
         ("model", {"arguments": "seed"}, {"arguments": "seed"}),
     ],

@@ -70,7 +70,9 @@ def test_models_say_what_they_make(run: Run, use: Use) -> None:
 def test_the_styles_of_soul_v2_are_others(run: Run, use: Use) -> None:
     use("platform")
     assert len(run("styles", "--v2").rows) == 33
-    styles = [msgspec.convert(each, SoulStyle) for each in run("styles", "--v2", "--json", "--search", "style 2").things]
+    styles = [
+        msgspec.convert(each, SoulStyle) for each in run("styles", "--v2", "--json", "--search", "style 2").things
+    ]
     assert "Soul V2 Style 2" in [style.name for style in styles]
 
 
