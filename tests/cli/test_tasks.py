@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sqlite3
@@ -11,38 +10,13 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from commands import PROGRAM, Run
+from commands import PROGRAM, Run, lose, submit
 
-from higgsfield_async import Higgsfield, PollPolicy, RetryPolicy, SubmissionUnknown, TaskRef
+from higgsfield_async import SubmissionUnknown
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
-from surfaces import PROXY, V2, Surface
+from surfaces import PROXY, V2
 
 Use = Callable[[str], None]
-POLL = PollPolicy.fixed(0.02)
-
-
-def submit(service: Sandbox, journal: Path, surface: Surface, *keys: str, wait: bool = False) -> list[TaskRef]:
-    """Submits, as a program does that shares the journal, and ends."""
-
-    async def submitted() -> list[TaskRef]:
-        transport = service.proxy() if surface.service == "proxy" else service.platform()
-        refs: list[TaskRef] = []
-        async with Higgsfield(transport, journal=journal, retry=RetryPolicy(attempts=1), poll=POLL) as hf:
-            for key in keys:
-                task = await hf.submit(surface.request, key=key)
-                refs.append(task.ref)
-                if wait:
-                    await task.wait(check=False)
-        return refs
-
-    return asyncio.run(submitted())
-
-
-def lose(service: Sandbox, journal: Path, key: str, *, accept: bool = True) -> None:
-    """Submits to the proxy, and hears no answer."""
-    service.script("submit", Fault.reset(accept=accept))
-    with contextlib.suppress(SubmissionUnknown):
-        submit(service, journal, PROXY, key)
 
 
 def test_there_may_be_no_journal_yet(run: Run, environment: Path) -> None:
