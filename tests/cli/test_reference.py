@@ -23,7 +23,7 @@ SHARED = {"Making": "What the commands that pay take besides", "Common options":
 
 def commands() -> str:
     """Every command and its options, as Markdown."""
-    text = app.generate_docs(output_format="markdown")
+    text = app.generate_docs(output_format="markdown", usage_name="higgsfield-async")
     shared: dict[str, str] = {}
     parts: list[str] = []
     for heading, names in COMMANDS.items():
