@@ -11,10 +11,13 @@ from typing import Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from higgsfield_async._errors import HiggsfieldError
+from higgsfield_async.cli._batch import batch
 from higgsfield_async.cli._catalogues import models, motions, presets, sounds, styles, voices
 from higgsfield_async.cli._doctor import doctor
 from higgsfield_async.cli._exits import Exit, exit_of, hint_of
+from higgsfield_async.cli._generating import ad, generate, keyframes, model, soul, speak
 from higgsfield_async.cli._output import Log, Output, to_nowhere
+from higgsfield_async.cli._refs import cancel, save, wait
 from higgsfield_async.cli._running import run_until_told
 from higgsfield_async.cli._sandbox import sandbox
 from higgsfield_async.cli._tasks import forget, recover, resolve, tasks
@@ -41,6 +44,16 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
 
 # Every command stands in this table, under the heading that `--help` shows it below.
 COMMANDS: Mapping[str, Mapping[str, Callable[..., object]]] = {
+    "Generating": {
+        "generate": generate,
+        "speak": speak,
+        "ad": ad,
+        "keyframes": keyframes,
+        "soul": soul,
+        "model": model,
+        "batch": batch,
+    },
+    "Picking up": {"wait": wait, "save": save, "cancel": cancel},
     "Journal": {"tasks": tasks, "recover": recover, "resolve": resolve, "forget": forget},
     "Catalogues": {
         "motions": motions,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from higgsfield_async._errors import (
     ApiError,
@@ -80,6 +80,26 @@ _ROWS: Mapping[type[HiggsfieldError], Exit] = {
 def exit_of(error: HiggsfieldError) -> Exit:
     """The exit code of an error."""
     return next(code for kind, code in _ROWS.items() if isinstance(error, kind))
+
+
+# The one that most wants a person comes first.
+_GRAVEST = (
+    Exit.UNKNOWN,
+    Exit.REFUSED,
+    Exit.SETUP,
+    Exit.WRONG,
+    Exit.UNAVAILABLE,
+    Exit.AGAIN,
+    Exit.FILES,
+    Exit.GOES_ON,
+    Exit.FAILED,
+    Exit.DONE,
+)
+
+
+def gravest(codes: Collection[Exit]) -> Exit:
+    """The exit code of a command that met with several things; 0 where it met with none."""
+    return next((code for code in _GRAVEST if code in codes), Exit.DONE)
 
 
 def hint_of(error: HiggsfieldError) -> str | None:

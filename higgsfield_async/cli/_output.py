@@ -62,6 +62,8 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
+        # Whether something is redrawn on the terminal now, above which other things are printed.
+        self.drawing = False
         self.screen = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
         if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
             # A name in letters that this terminal has none for is no reason to stop.
@@ -69,7 +71,11 @@ class Output:
 
     def thing(self, value: object, *cells: str) -> None:
         """Prints one thing in a line: its JSON where that is asked for, else its texts with tabs between them."""
-        print(line_of(value) if self.json else "\t".join(map(plain, cells)), flush=True)
+        line = line_of(value) if self.json else "\t".join(map(plain, cells))
+        if self.drawing and sys.stdout.isatty():
+            self.screen.print(Text(line))
+        else:
+            print(line, flush=True)
 
     def table(self, *columns: str) -> Table:
         """Prints things as a table, where the standard output is a terminal and no JSON is asked for."""

@@ -22,25 +22,12 @@ from higgsfield_async._errors import HiggsfieldError
 from higgsfield_async._journal import Entry, Journal, State
 from higgsfield_async._sqlite import SQLiteJournal
 from higgsfield_async._task import GenerationTask, failure
-from higgsfield_async.cli._exits import Exit, exit_of, hint_of
+from higgsfield_async.cli._exits import Exit, exit_of, gravest, hint_of
 from higgsfield_async.cli._options import Options, client, database_url, journal_path
 from higgsfield_async.cli._output import Output, plain
 
 # So many entries are read at once.
 PAGE = 500
-# Where several things went wrong, the exit code is that of the first of these: the one that most wants a person.
-_GRAVEST = (
-    Exit.UNKNOWN,
-    Exit.REFUSED,
-    Exit.SETUP,
-    Exit.WRONG,
-    Exit.UNAVAILABLE,
-    Exit.AGAIN,
-    Exit.FILES,
-    Exit.GOES_ON,
-    Exit.FAILED,
-    Exit.DONE,
-)
 
 _OPEN: tuple[State, ...] = ("intent", "submitted")
 _BEGUN: tuple[State, ...] = ("intent", "unknown", "submitted")
@@ -214,7 +201,7 @@ async def recover(
         for entry in await hf.unknown():
             codes.add(Exit.UNKNOWN)
             _tell_unknown(out, entry)
-    return next(code for code in _GRAVEST if code in codes)
+    return gravest(codes)
 
 
 _End = tuple[GenerationTask, JobSet | None, list[Path], HiggsfieldError | None]
