@@ -85,7 +85,7 @@ async def doctor(*, options: Options = Options()) -> int:
 
 
 async def _checks(options: Options) -> AsyncIterator[Check]:
-    yield await anyio.to_thread.run_sync(_packages)
+    yield await anyio.to_thread.run_sync(lambda: packages(importlib.metadata.distribution("higgsfield-async")))
     database = database_url(options)
     if database is not None:
         yield await _database(database, options.account)
@@ -118,8 +118,8 @@ _KEYS: Mapping[Service, Sequence[str]] = {
 }
 
 
-def _packages() -> Check:
-    us = importlib.metadata.distribution("higgsfield-async")
+def packages(us: importlib.metadata.Distribution) -> Check:
+    """Which Python it is, which packages there are, and which extras are whole."""
     core: list[str] = []
     extras: dict[str, bool] = dict.fromkeys(us.metadata.get_all("Provides-Extra") or [], True)
     for requirement in us.requires or []:

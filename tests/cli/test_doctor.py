@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import socket
 import ssl
 import subprocess
@@ -53,6 +54,18 @@ def test_all_is_well(run: Run, use: Use, service: Sandbox, environment: Path, wh
         assert secret not in ran.out + ran.err
     things = run("doctor", "--json").things
     assert [(thing["state"], thing["name"]) for thing in things] == [("ok", name) for name in told]
+
+
+def test_packages_that_are_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "higgsfield_async-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: higgsfield-async\nVersion: 1\nProvides-Extra: cli\nProvides-Extra: other\n"
+        "Requires-Dist: aiohttp<4,>=3.14\nRequires-Dist: cyclopts<6; extra == 'cli'\n"
+        "Requires-Dist: no-such-package>=1; extra == 'other'\n"
+    )
+    said = doctor.packages(importlib.metadata.PathDistribution(folder)).said
+    assert f"aiohttp {importlib.metadata.version('aiohttp')}. Extras: cli; not there: other." in said
 
 
 def test_there_is_no_key(run: Run) -> None:

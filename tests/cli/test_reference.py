@@ -10,7 +10,9 @@ import pytest
 
 from higgsfield_async.cli._app import COMMANDS, app
 from higgsfield_async.cli._doctor import Check
+from higgsfield_async.cli._estimate import Price
 from higgsfield_async.cli._exits import Exit
+from higgsfield_async.cli._making import Event
 from higgsfield_async.cli._tasks import Work
 
 pytestmark = pytest.mark.once
@@ -20,29 +22,32 @@ BEGIN, END = "<!-- commands: written by tests/cli/test_reference.py -->\n", "<!-
 # What many commands take is said once.
 SHARED = {"Making": "What the commands that pay take besides", "Common options": "What every command takes"}
 
+BLOCK = r"\*\*{}\*\*:\n\n((?:\* .*\n)+)"
+
 
 def commands() -> str:
     """Every command and its options, as Markdown."""
     text = app.generate_docs(output_format="markdown", usage_name="higgsfield-async")
-    shared: dict[str, str] = {}
-    parts: list[str] = []
-    for heading, names in COMMANDS.items():
-        parts.append(f"## {heading}\n")
-        for name in names:
-            found = re.search(rf"^## higgsfield-async {name}\n\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-            assert found is not None, name
-            part = found[1]
-            for group in SHARED:
-                block = re.search(rf"\*\*{group}\*\*:\n\n((?:\* .*\n)+)\n*", part)
-                if block is not None:
-                    # The same wherever it stands.
-                    assert shared.setdefault(group, block[1]) == block[1]
-                    part = part.replace(block[0], "")
-            parts.append(f"### {name}\n\n{part.strip()}\n")
+    # In a shell, no word of how this program was started is in it.
+    text = text.replace("-m pytest ", "")
+    parts = {
+        name: part.strip()
+        for name, part in re.findall(r"^## higgsfield-async (\S+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    }
+    told: list[str] = []
     for group, heading in SHARED.items():
-        if group in shared:
-            parts.append(f"## {heading}\n\n{shared[group]}")
-    return "\n".join(parts)
+        blocks = [
+            set(block.splitlines()) for block in re.findall(BLOCK.format(group), "\n".join(parts.values()) + "\n")
+        ]
+        common = set.intersection(*blocks)
+        first = next(part for part in parts.values() if f"**{group}**:" in part)
+        told.append(f"## {heading}\n\n" + "\n".join(line for line in first.splitlines() if line in common) + "\n")
+        for name, part in parts.items():
+            left = "\n".join(line for line in part.splitlines() if line not in common)
+            parts[name] = re.sub(rf"\*\*{group}\*\*:\n*(?!\n*\* )", "", left).strip()
+    for heading, names in reversed(COMMANDS.items()):
+        told[:0] = [f"## {heading}\n", *(f"### {name}\n\n{parts[name]}\n" for name in names)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(told))
 
 
 def test_the_page_has_every_command_as_the_program_has_it() -> None:
@@ -66,7 +71,13 @@ def test_the_page_has_every_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "thing"), [("Lines of `tasks`, `recover`, `resolve` and `forget`", Work), ("Lines of `doctor`", Check)]
+    ("heading", "thing"),
+    [
+        ("Lines of `tasks`, `recover`, `resolve` and `forget`", Work),
+        ("Lines of the commands that make something, and of `wait`, `save` and `cancel`", Event),
+        ("Lines of `estimate`", Price),
+        ("Lines of `doctor`", Check),
+    ],
 )
 def test_the_page_has_every_field(heading: str, thing: type[msgspec.Struct]) -> None:
     assert [*table(heading)] == [field.name for field in msgspec.structs.fields(thing)]
