@@ -18,14 +18,14 @@ from cyclopts.validators import Number
 
 from higgsfield_async._client import LONGEST_KEY, Higgsfield
 from higgsfield_async._domain import JobStatus
-from higgsfield_async._errors import ConfigurationError, HiggsfieldError, InvalidRequest
+from higgsfield_async._errors import HiggsfieldError, InvalidRequest
 from higgsfield_async._fanout import Outcome
 from higgsfield_async._requests import GenerationRequest
 from higgsfield_async._transports import Service
 from higgsfield_async.cli._building import KINDS, fields_of_cells, request_of, service_of
 from higgsfield_async.cli._exits import Exit
 from higgsfield_async.cli._making import Making, event_of, goes_on, in_words, submitted
-from higgsfield_async.cli._options import Options, client
+from higgsfield_async.cli._options import Options, client, database_url
 from higgsfield_async.cli._output import Output, to_nowhere
 from higgsfield_async.cli._progress import Progress, totals
 from higgsfield_async.cli._rows import Format, Row, count, rows
@@ -85,6 +85,9 @@ def batch(
     """
     if making.detach:
         msg = "A batch waits for its rows: leave --detach out. Ctrl-C leaves it, and the same command goes on with it."
+        raise InvalidRequest(msg)
+    if again and database_url(options) is not None:
+        msg = "A cluster does not know what failed: `higgsfield-async forget` takes a key out of it, to be made anew."
         raise InvalidRequest(msg)
     service = service_of(options, making.made_by)
     descriptor, form = opened(file, format, as_)
@@ -164,7 +167,7 @@ class _Batch:
         self._descriptor = descriptor
         self._form: Format = form
         self._kind = kind
-        self._service = service
+        self._service: Service | None = service
         self._name = name
         self._again = again
         self._seen: Counter[str] = Counter()
@@ -212,11 +215,8 @@ class _Batch:
 
 
 async def _forget_failed(hf: Higgsfield, key: str) -> None:
-    journal = hf.journal
-    if journal is None:
-        msg = "A cluster's journal is not asked for what failed: `higgsfield-async forget` takes a key out of it."
-        raise ConfigurationError(msg)
-    entry = await journal.find(key)
+    assert hf.journal is not None  # noqa: S101  # a client of the command line has one; a cluster's was refused
+    entry = await hf.journal.find(key)
     if entry is None or entry.state != "ended" or entry.job_set is None:
         return
     if entry.job_set.status is not JobStatus.COMPLETED:
@@ -274,5 +274,6 @@ async def _batch(rows_: _Batch, total: int | None, at_once: int, making: Making,
             goes_on(out, hf, again=True)
         raise
     finally:
-        out.say(totals(progress.view))
+        if not making.quiet:
+            out.say(totals(progress.view))
     return Exit.FAILED if progress.failed else Exit.DONE

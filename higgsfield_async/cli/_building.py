@@ -187,9 +187,11 @@ def fields_of_cells(kind: str, cells: Mapping[str, str]) -> dict[str, object]:
     given = {name: text for name, text in cells.items() if text}
     if kind == "model":
         arguments = {name: value_of(text) for name, text in given.items() if name not in ("model_id", "arguments")}
-        whole = value_of(given["arguments"]) if "arguments" in given else {}
-        fields: dict[str, object] = {name: given[name] for name in ("model_id",) if name in given}
-        return {**fields, "arguments": {**cast("Fields", whole), **arguments} if isinstance(whole, dict) else whole}
+        fields: dict[str, object] = {"model_id": given["model_id"]} if "model_id" in given else {}
+        whole = value_of(given.get("arguments", "{}"))
+        if isinstance(whole, dict):
+            whole = {**cast("Fields", whole), **arguments}
+        return {**fields, "arguments": whole}
     return {name: _of_cell(KINDS.get(kind, ()), name, text) for name, text in given.items()}
 
 

@@ -157,7 +157,7 @@ def _whole(pending: list[str]) -> list[str] | None:
         yield from pending
         open_yet = True
 
-    cells = next(csv.reader(feed()), [])
+    cells = next(csv.reader(feed()))
     return None if open_yet else cells
 
 
