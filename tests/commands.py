@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from higgsfield_async import Higgsfield, PollPolicy, RetryPolicy, SubmissionUnknown, TaskRef
+from higgsfield_async.sandbox import Fault, Sandbox
+from surfaces import PROXY, Surface
+
 KEYS = {"proxy": ("HIGGSFIELD_PROXY_KEY", "HIGGSFIELD_PROXY_BASE_URL"), "platform": ("HF_KEY", "HIGGSFIELD_BASE_URL")}
+POLL = PollPolicy.fixed(0.02)
 PROGRAM = [sys.executable, "-m", "higgsfield_async.cli"]
 
 
@@ -32,3 +40,27 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+def submit(service: Sandbox, journal: Path, surface: Surface, *keys: str, wait: bool = False) -> list[TaskRef]:
+    """Submits, as a program does that shares the journal, and ends."""
+
+    async def submitted() -> list[TaskRef]:
+        transport = service.proxy() if surface.service == "proxy" else service.platform()
+        refs: list[TaskRef] = []
+        async with Higgsfield(transport, journal=journal, retry=RetryPolicy(attempts=1), poll=POLL) as hf:
+            for key in keys:
+                task = await hf.submit(surface.request, key=key)
+                refs.append(task.ref)
+                if wait:
+                    await task.wait(check=False)
+        return refs
+
+    return asyncio.run(submitted())
+
+
+def lose(service: Sandbox, journal: Path, key: str, *, accept: bool = True) -> None:
+    """Submits to the proxy, and hears no answer."""
+    service.script("submit", Fault.reset(accept=accept))
+    with contextlib.suppress(SubmissionUnknown):
+        submit(service, journal, PROXY, key)

@@ -6,7 +6,7 @@ import importlib.metadata
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -14,6 +14,7 @@ from higgsfield_async._errors import HiggsfieldError
 from higgsfield_async.cli._batch import batch
 from higgsfield_async.cli._catalogues import models, motions, presets, sounds, styles, voices
 from higgsfield_async.cli._doctor import doctor
+from higgsfield_async.cli._estimate import price_batch
 from higgsfield_async.cli._exits import Exit, exit_of, hint_of
 from higgsfield_async.cli._generating import ad, generate, keyframes, model, soul, speak
 from higgsfield_async.cli._output import Log, Output, to_nowhere
@@ -42,6 +43,28 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     print(app.generate_completion(shell=shell), flush=True)
 
 
+_prices = App(default_parameter=Parameter(negative=""))
+_prices.command(price_batch, name="batch")
+
+
+def estimate(
+    command: Annotated[
+        Literal["generate", "speak", "ad", "keyframes", "soul", "model", "batch"],
+        Parameter(help="A command that makes something."),
+    ],
+    /,
+    *arguments: Annotated[str, Parameter(allow_leading_hyphen=True, help="What that command takes.")],
+) -> object:
+    """Say what a command would cost, and make nothing.
+
+    The proxy's prices are published; the platform is asked, which costs nothing however often it is done.
+    """
+    # It comes first: nothing that follows makes it a value of something else.
+    parser, tokens = (_prices, [command]) if command == "batch" else (app, [command, "--dry-run"])
+    priced, bound, _ = parser.parse_args([*tokens, *arguments], exit_on_error=False, print_error=False)
+    return priced(*bound.args, **bound.kwargs)
+
+
 # Every command stands in this table, under the heading that `--help` shows it below.
 COMMANDS: Mapping[str, Mapping[str, Callable[..., object]]] = {
     "Generating": {
@@ -52,6 +75,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., object]]] = {
         "soul": soul,
         "model": model,
         "batch": batch,
+        "estimate": estimate,
     },
     "Picking up": {"wait": wait, "save": save, "cancel": cancel},
     "Journal": {"tasks": tasks, "recover": recover, "resolve": resolve, "forget": forget},

@@ -83,10 +83,6 @@ def batch(
     at_once
         So many rows are under way at once, at most; what the account allows is kept to besides.
     """
-    form: Format = format or ("csv" if file.suffix.lower() == ".csv" else "jsonl")
-    if as_ is not None and as_ not in KINDS:
-        msg = f"--as {as_}: there is no such type; give one of {', '.join(KINDS)}."
-        raise InvalidRequest(msg)
     if making.detach:
         msg = "A batch waits for its rows: leave --detach out. Ctrl-C leaves it, and the same command goes on with it."
         raise InvalidRequest(msg)
@@ -94,14 +90,72 @@ def batch(
         msg = "A cluster does not know what failed: `higgsfield-async forget` takes a key out of it, to be made anew."
         raise InvalidRequest(msg)
     service = service_of(options, making.made_by)
-    # Before there is a loop: the opening of a pipe waits for its writer, and Ctrl-C ends that.
+    descriptor, form = opened(file, format, as_)
+    total = count(descriptor, form)
+    return _batch(_Batch(descriptor, form, as_, service, name, again=again), total, at_once, making, options)
+
+
+def opened(file: Path, form: Format | None, kind: str | None) -> tuple[int, Format]:
+    """The file of a batch, and what it is. Not to be done in a loop: the opening of a pipe waits for its writer.
+
+    Args:
+        file: Its name; `-` for the standard input.
+        form: What it is, or None for what its name says.
+        kind: The type of the rows that name none, or None.
+
+    Raises:
+        InvalidRequest: There is no such type, or the file cannot be read.
+    """
+    if kind is not None and kind not in KINDS:
+        msg = f"--as {kind}: there is no such type; give one of {', '.join(KINDS)}."
+        raise InvalidRequest(msg)
     try:
         descriptor = sys.stdin.fileno() if str(file) == "-" else os.open(file, os.O_RDONLY)
-        total = count(descriptor, form)
     except OSError as error:
         msg = f"{file} cannot be read: {error.strerror}."
         raise InvalidRequest(msg) from None
-    return _batch(_Batch(descriptor, form, as_, service, name, again=again), total, at_once, making, options)
+    return descriptor, form or ("csv" if file.suffix.lower() == ".csv" else "jsonl")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a row asks for.
+
+    Attributes:
+        kind: Its type.
+        fields: What it says besides.
+        key: The key that it gives, as it stands there.
+        request: The request that all this makes.
+    """
+
+    kind: str
+    fields: dict[str, object]
+    key: object
+    request: GenerationRequest
+
+
+def asked(row: Row, form: Format, kind: object, service: Service | None) -> Asked:
+    """What a row asks for.
+
+    Args:
+        row: The row.
+        form: Where it is from.
+        kind: The type of the rows that name none.
+        service: Which makes it, where that is known.
+
+    Raises:
+        HiggsfieldError: It cannot be read, or makes no request.
+    """
+    if row.error is not None:
+        raise row.error
+    fields = dict(row.fields)
+    kind = fields.pop("type", None) or kind
+    key = fields.pop("key", None)
+    if not isinstance(kind, str):
+        msg = f"Line {row.line} has no type: give it one, or the command --as."
+        raise InvalidRequest(msg)
+    if form == "csv":
+        fields = fields_of_cells(kind, cast("dict[str, str]", fields))
+    return Asked(kind, fields, key, request_of(kind, fields, service))
 
 
 class _Batch:
@@ -141,25 +195,16 @@ class _Batch:
         return self.under_way[index].key
 
     def _read(self, row: Row) -> tuple[GenerationRequest, Drawn]:
-        if row.error is not None:
-            raise row.error
-        fields = dict(row.fields)
-        kind = fields.pop("type", None) or self._kind
-        key = fields.pop("key", None)
-        if not isinstance(kind, str):
-            msg = f"Line {row.line} has no type: give it one, or the command --as."
-            raise InvalidRequest(msg)
-        if self._form == "csv":
-            fields = fields_of_cells(kind, cast("dict[str, str]", fields))
-        request = request_of(kind, fields, self._service)
+        found = asked(row, self._form, self._kind, self._service)
+        key = found.key
         if key in (None, ""):
-            key = self._numbered(kind, fields)
+            key = self._numbered(found.kind, found.fields)
         elif not isinstance(key, str) or len(key) > LONGEST_KEY or not key.isprintable():
             msg = f"Line {row.line}: a key is a text of 1 to {LONGEST_KEY} printable characters."
             raise InvalidRequest(msg)
         elif self._name:
             key = f"batch:{self._name}:{key}"
-        return request, Drawn(row.line, key, f"{row.line}: {kind}")
+        return found.request, Drawn(row.line, key, f"{row.line}: {found.kind}")
 
     def _numbered(self, kind: str, fields: dict[str, object]) -> str:
         # Of what the row says, in whatever order: its line may move, and its neighbours change.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import importlib.metadata
 import os
 import platform
@@ -84,7 +85,7 @@ async def doctor(*, options: Options = Options()) -> int:
 
 
 async def _checks(options: Options) -> AsyncIterator[Check]:
-    yield _packages()
+    yield await anyio.to_thread.run_sync(lambda: packages(importlib.metadata.distribution("higgsfield-async")))
     database = database_url(options)
     if database is not None:
         yield await _database(database, options.account)
@@ -117,8 +118,8 @@ _KEYS: Mapping[Service, Sequence[str]] = {
 }
 
 
-def _packages() -> Check:
-    us = importlib.metadata.distribution("higgsfield-async")
+def packages(us: importlib.metadata.Distribution) -> Check:
+    """Which Python it is, which packages there are, and which extras are whole."""
     core: list[str] = []
     extras: dict[str, bool] = dict.fromkeys(us.metadata.get_all("Provides-Extra") or [], True)
     for requirement in us.requires or []:
@@ -142,8 +143,6 @@ def _key(transport: Transport) -> Check:
     service = cast("Service", transport.name)
     names = ", ".join(name for name in _KEYS[service] if os.environ.get(name))
     said = f"The {service}'s, well-formed, in {names}. Its fingerprint is {transport.account}."
-    if service == "proxy" and "-" not in os.environ["HIGGSFIELD_PROXY_KEY"]:
-        return _wrong("key", "HIGGSFIELD_PROXY_KEY has no “-” in it, as hk-… has: the proxy refuses it.", Exit.SETUP)
     return _ok("key", said)
 
 
@@ -262,7 +261,9 @@ def _why(error: Exception, name: str, host: str, where: str) -> str:
         case TimeoutError():
             return f"{where} is silent for {PATIENCE:g} seconds: {_network(name)}"
         case _:
-            return f"{where} takes no connection ({getattr(error, 'strerror', None) or error}): {_network(name)}"
+            number = getattr(error, "errno", None)
+            why = str(error) if number is None else os.strerror(number)
+            return f"{where} takes no connection ({why}): {_network(name)}"
 
 
 def _network(name: str) -> str:
@@ -274,12 +275,9 @@ def _network(name: str) -> str:
 
 
 async def _journal(path: Path) -> Check:
-    folder = _folder_of(path)
-    if not await anyio.Path(path).exists():
-        if not os.access(folder, os.W_OK):
-            said = f"None can be made in {folder}: make that folder, or name another file with --journal."
-            return _wrong("journal", said, Exit.SETUP)
-        return _with_space(f"None yet; it will be {path}.", folder)
+    there, spilled, told = await anyio.to_thread.run_sync(_beside, path)
+    if not there:
+        return told
     journal = SQLiteJournal(path)
     try:
         await journal.open()
@@ -290,32 +288,34 @@ async def _journal(path: Path) -> Check:
             await journal.close()
     except JournalError as error:
         return _wrong("journal", str(error), Exit.FILES)
-    spilled = [each async for each in anyio.Path(folder).glob(f"{path.name}.spill-*")]
     if spilled:
-        said = f"{len(spilled)} ids lie beside {path} that could not be written into it: "
+        said = f"{spilled} ids lie beside {path} that could not be written into it: "
         return _warn("journal", f"{said}`higgsfield-async recover` reads them back.")
     if unknown:
         said = f"{path}: of {_count(unknown)} nobody can tell whether they were paid for: "
         return _warn("journal", f"{said}`higgsfield-async recover` says what to do.")
-    return _with_space(f"{path} opens and is locked as it should be; {_count(going)} are open.", folder)
+    return replace(told, said=f"{path} opens, and is locked as it should be; open in it: {_count(going)}. {told.said}")
 
 
-def _folder_of(path: Path) -> Path:
-    return path.absolute().parent
+def _beside(path: Path) -> tuple[bool, int, Check]:
+    """Whether the file is there, how many spill files are beside it, and what to say of its folder."""
+    folder = path.absolute().parent
+    there = path.exists()
+    if not there and not os.access(folder, os.W_OK):
+        said = f"None can be made in {folder}: make that folder, or name another file with --journal."
+        return there, 0, _wrong("journal", said, Exit.SETUP)
+    free = shutil.disk_usage(folder).free
+    said = f"{free / 1024**3:.1f} GiB are free there."
+    if not there:
+        said = f"None yet; it will be {path}. {said}"
+    spilled = len([*folder.glob(f"{glob.escape(path.name)}.spill-*")])
+    if free < FEW:
+        return there, spilled, _warn("journal", f"{said} That is little, and what cannot be written down is not sent.")
+    return there, spilled, _ok("journal", said)
 
 
 def _count(number: int) -> str:
-    return f"{number}" if number < 1000 else "1000 or more"
-
-
-def _with_space(said: str, folder: Path) -> Check:
-    free = shutil.disk_usage(folder).free
-    said = f"{said} {free / 1024**3:.1f} GiB are free there."
-    return (
-        _ok("journal", said)
-        if free >= FEW
-        else _warn("journal", f"{said} That is little: nothing is submitted that cannot be written down.")
-    )
+    return str(number) if number < 1000 else "1000 or more"
 
 
 async def _database(dsn: str, account: str) -> Check:

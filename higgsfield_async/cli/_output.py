@@ -99,7 +99,8 @@ class Output:
 class Table:
     """Things with several texts each.
 
-    On a terminal they wait for the end, which knows how wide the columns are. Elsewhere each is a line at once.
+    On a terminal they wait for the end, which knows how wide the columns are, and which are empty. Elsewhere each is a
+    line at once.
 
     Args:
         output: Where they are printed.
@@ -128,14 +129,14 @@ class Table:
         # What was found before an error is shown as well.
         if not self._rows:
             return
-        from rich.box import SIMPLE_HEAD
         from rich.table import Table as Drawn
 
-        drawn = Drawn(box=SIMPLE_HEAD, pad_edge=False)
-        for place, column in enumerate(self._columns):
-            drawn.add_column(column, no_wrap=place == 0, overflow="fold")
+        drawn = Drawn(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        used = [place for place, cells in enumerate(zip(*self._rows, strict=True)) if any(cells)]
+        for place in used:
+            drawn.add_column(self._columns[place], no_wrap=place == 0, overflow="fold")
         for row in self._rows:
-            drawn.add_row(*map(Text, row))
+            drawn.add_row(*(Text(row[place]) for place in used))
         Console(highlight=False, emoji=False).print(drawn)
 
 

@@ -18,7 +18,7 @@ from cyclopts.validators import Number, mutually_exclusive
 from msgspec import Struct
 
 from higgsfield_async._domain import JobSet, JobStatus, TaskRef
-from higgsfield_async._errors import ConfigurationError, HiggsfieldError
+from higgsfield_async._errors import HiggsfieldError
 from higgsfield_async._journal import Entry, Journal, State
 from higgsfield_async._sqlite import SQLiteJournal
 from higgsfield_async._task import GenerationTask, failure
@@ -155,8 +155,8 @@ def _cluster_ref(entry: Entry) -> TaskRef:
     )
 
 
-def _work(entry: Entry, ref: TaskRef | None, seen: JobSet | None = None) -> Work:
-    job_set = seen or entry.job_set
+def _work(entry: Entry, ref: TaskRef | None) -> Work:
+    job_set = entry.job_set
     return Work(
         state=entry.state,
         key=entry.key,
@@ -236,8 +236,16 @@ async def _ends(
 def _tell(
     out: Output, task: GenerationTask, job_set: JobSet | None, files: list[Path], error: HiggsfieldError | None
 ) -> Exit:
-    work = Work(
-        state="submitted" if job_set is None else "ended",
+    out.thing(_seen(task, job_set, files), task.id, task.status.value, *map(str, files))
+    if error is None:
+        return Exit.DONE
+    out.error(str(error), hint_of(error))
+    return exit_of(error)
+
+
+def _seen(task: GenerationTask, job_set: JobSet | None, files: Iterable[Path] = ()) -> Work:
+    return Work(
+        state="ended" if task.status.terminal else "submitted",
         key=task.key or "",
         ref=task.ref.short,
         id=task.id,
@@ -248,11 +256,6 @@ def _tell(
         reason=None if job_set is None else job_set.reason,
         files=tuple(files),
     )
-    out.thing(work, task.id, task.status.value, *map(str, files))
-    if error is None:
-        return Exit.DONE
-    out.error(str(error), hint_of(error))
-    return exit_of(error)
 
 
 def _tell_unknown(out: Output, entry: Entry) -> None:
@@ -280,10 +283,7 @@ async def resolve(key: str, id: str, /, *, options: Options = Options()) -> None
     out = Output(json=options.json)
     async with client(options) as hf:
         task = await hf.resolve(key, id)
-        work = Work(
-            state="submitted", key=key, ref=task.ref.short, id=id, kind=task.ref.kind, begun=task.ref.created_at
-        )
-        out.thing(work, task.ref.short)
+        out.thing(_seen(task, task.job_set), task.ref.short)
 
 
 def forget(
@@ -292,7 +292,7 @@ def forget(
     *,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], show_default=False)] = False,
     options: Options = Options(),
-) -> Coroutine[Any, Any, int]:
+) -> int | Coroutine[Any, Any, int]:
     """Take a unit of work out of the journal: the same key is submitted anew then, and paid for anew.
 
     Parameters
@@ -305,18 +305,14 @@ def forget(
     # Before there is a loop: Ctrl-C ends the question.
     if not yes:
         if not sys.stdin.isatty():
-            msg = "Nobody is there to be asked: say --yes to forget it, and have its key paid for anew."
-            raise ConfigurationError(msg)
+            Output(json=options.json).error("Nobody is there to be asked.", "--yes forgets it without asking.")
+            return Exit.WRONG
         sys.stderr.write(f"Forget {plain(key)}? If it was accepted, the same key is paid for once more. [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             Output(json=options.json).say("Nothing was changed.")
-            return _nothing()
+            return Exit.FAILED
     return _forget(key, options)
-
-
-async def _nothing() -> int:
-    return Exit.FAILED
 
 
 async def _forget(key: str, options: Options) -> int:

@@ -34,7 +34,7 @@ async def upload(
     code = Exit.DONE
     async with client(options, journal=False) as hf:
         for number, file in enumerate(files, 1):
-            waiting = output.screen.status(f"{plain(str(file))} ({number} of {len(files)})".replace("[", r"\["))
+            waiting = output.screen.status(f"{plain(file.name)} ({number} of {len(files)})".replace("[", r"\["))
             try:
                 with waiting if output.screen.is_terminal else contextlib.nullcontext():
                     uploaded = await hf.upload(file)

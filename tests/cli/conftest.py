@@ -5,11 +5,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import BlockBuster
 from commands import KEYS, Ran, Run
 
 from higgsfield_async.cli import main
 from higgsfield_async.sandbox import Sandbox
 from higgsfield_async.sandbox.__main__ import exports
+
+
+@pytest.fixture(autouse=True)
+def folders(no_blocking: BlockBuster) -> None:
+    """The journal's folder is made before anything else goes on in a command's loop."""
+    for name in ("os.mkdir", "os.stat"):
+        no_blocking.functions[name].can_block_in("higgsfield_async/cli/_options.py", "journal_path")
 
 
 @pytest.fixture(autouse=True)
