@@ -7,14 +7,17 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from rich.live import Live
 from rich.text import Text
 
 from higgsfield_async._budget import Spending
 from higgsfield_async._domain import JobStatus
 from higgsfield_async.cli._output import Output, plain
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 # Seconds between two drawings.
 TICK = 0.125
@@ -189,6 +192,8 @@ class Progress:
             yield
             return
         # What is printed meanwhile goes above it.
+        from rich.live import Live
+
         with Live(
             console=self._out.screen,
             auto_refresh=False,

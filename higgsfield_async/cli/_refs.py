@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._domain import JobSet
-from higgsfield_async._errors import HiggsfieldError
+from higgsfield_async._errors import ConfigurationError, HiggsfieldError
 from higgsfield_async._task import GenerationTask, failure
 from higgsfield_async.cli._exits import Exit, exit_of, gravest
 from higgsfield_async.cli._making import Event, event_of, goes_on, in_words, tell
-from higgsfield_async.cli._options import Options, client
+from higgsfield_async.cli._options import Options, client, database_url
 from higgsfield_async.cli._output import Output
 from higgsfield_async.cli._progress import Progress
 
@@ -39,7 +39,7 @@ async def wait(
     Parameters
     ----------
     first
-        A ref.
+        A ref, or an id as `higgsfield-async tasks` shows it.
     others
         More of them.
     output
@@ -66,7 +66,7 @@ async def save(
     Parameters
     ----------
     first
-        A ref.
+        A ref, or an id as `higgsfield-async tasks` shows it.
     others
         More of them.
     output
@@ -85,14 +85,14 @@ async def cancel(first: str, /, *others: str, options: Options = Options()) -> i
     Parameters
     ----------
     first
-        A ref.
+        A ref, or an id as `higgsfield-async tasks` shows it.
     others
         More of them.
     """
     out = Output(json=options.json)
     codes: set[Exit] = set()
     async with client(options) as hf:
-        for task in _tasks(hf, (first, *others)):
+        for task in await _tasks(hf, options, (first, *others)):
             error: HiggsfieldError | None = None
             try:
                 await task.cancel()
@@ -104,9 +104,23 @@ async def cancel(first: str, /, *others: str, options: Options = Options()) -> i
     return gravest(codes)
 
 
-def _tasks(hf: Higgsfield, refs: tuple[str, ...]) -> list[GenerationTask]:
+async def _tasks(hf: Higgsfield, options: Options, refs: tuple[str, ...]) -> list[GenerationTask]:
     # All of them first: of one that is none, nothing was done yet to the others. One that is named twice is one.
-    return list({task.ref.short: task for task in map(hf.task, refs)}.values())
+    found = [await _task(hf, options, ref) for ref in refs]
+    return list({task.ref.short: task for task in found}.values())
+
+
+async def _task(hf: Higgsfield, options: Options, text: str) -> GenerationTask:
+    try:
+        return hf.task(text)
+    except ConfigurationError:
+        if hf.journal is None or database_url(options) is not None:
+            raise
+        # `tasks` shows ids, which are shorter.
+        entry = await hf.journal.find_id(text)
+        if entry is None or entry.ref is None:
+            raise
+        return hf.task(entry.ref)
 
 
 async def _follow(
@@ -118,7 +132,7 @@ async def _follow(
     progress = Progress(out, quiet=quiet, total=None, spent=hf.spent)
     try:
         async with hf:
-            tasks = _tasks(hf, refs)
+            tasks = await _tasks(hf, options, refs)
             progress.total = len(tasks)
             followers = [asyncio.create_task(_end(task, folder, seconds, progress)) for task in tasks]
             try:

@@ -42,9 +42,9 @@ def sandbox(
 
     try:
         serve(port, speed, tell)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         msg = (
             f"The sandbox cannot begin: {error.strerror or error}. Choose another --port: it and the next two are used."
         )

@@ -59,11 +59,14 @@ def serve(port: int | None, speed: float, tell: Callable[[Sandbox], None] = told
     def end(_number: int, _frame: FrameType | None) -> None:
         ended.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    with Sandbox(speed=speed, ports=ports) as sandbox:
-        tell(sandbox)
-        ended.wait()
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Sandbox(speed=speed, ports=ports) as sandbox:
+            tell(sandbox)
+            ended.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def test_what_waits_is_listed_too(run: Run, database: str, service: Sandbox) -> 
 def test_recover_waits_for_the_workers_and_saves(
     database: str, service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HIGGSFIELD_BASE_URL", exports(service)["HIGGSFIELD_BASE_URL"])
+    for name in ("HF_KEY", "HIGGSFIELD_BASE_URL"):
+        monkeypatch.setenv(name, exports(service)[name])
     service.plan(Plan(running=200))
     (ref,) = submit(database, V2, "order 17")
 
@@ -81,6 +82,9 @@ def test_recover_waits_for_the_workers_and_saves(
             # A process of its own: here, the worker's is looked after.
             child = await asyncio.create_subprocess_exec(*PROGRAM, "recover", *options, stdout=asyncio.subprocess.PIPE)
             out, _ = await child.communicate()
+            looking = await asyncio.create_subprocess_exec(*PROGRAM, "doctor", stdout=asyncio.subprocess.PIPE)
+            told, _ = await looking.communicate()
+            assert b"workers alive: 1." in told
         assert child.returncode == 0
         found: dict[str, Any] = json.loads(out)
         return found
@@ -96,6 +100,7 @@ def test_the_unknown_is_resolved_or_forgotten(run: Run, database: str, service: 
     ran = run("recover", "--account", "a", code=3)
     assert {row[2] for row in ran.rows} == {"one", "two"}
     (identifier,) = service.generations
+    assert "of 2 generations nobody can tell whether they were paid for" in run("doctor", "--account", "a").out
     assert run("resolve", "one", identifier, "--account", "a", "--json").things[0]["key"] == "one"
     assert run("forget", "two", "--yes", "--account", "a", "--json").things[0]["state"] == "unknown"
     assert run("tasks", "--unknown", "--account", "a").out == ""

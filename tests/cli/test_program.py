@@ -83,8 +83,10 @@ def test_a_fault_of_the_program_is_a_sentence(run: Run, monkeypatch: pytest.Monk
     ran = run("completion", "bash", code=70)
     assert ran.err.startswith("Error: RuntimeError: the key is … and \\x1b[2J")
     assert "Traceback" not in ran.err
-    ran = run("completion", "bash", "--debug", code=2)
-    assert "Unknown option" in ran.err
+    # Of a command that knows the option.
+    ran = run("sandbox", "--port", "1024", "--json", "--debug", code=70)
+    assert "Traceback (most recent call last)" in ran.err
+    assert "topsecret" not in ran.err
 
 
 def _broken(*_: object, **__: object) -> None:
@@ -197,6 +199,20 @@ def test_the_sandbox_says_which_port_is_taken(run: Run, service: Sandbox) -> Non
     assert "Choose another --port" in ran.err
     for wrong in (["--port", "65534"], ["--port", "0"], ["--speed", "0"]):
         assert run("sandbox", *wrong, code=2).err.startswith("Error: ")
+
+
+def test_the_sandbox_ends_where_nobody_reads_how_to_reach_it(
+    service: Sandbox, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import io
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    with io.TextIOWrapper(open(writing, "wb", buffering=0), write_through=True) as pipe:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", pipe)
+        before = signal.getsignal(signal.SIGINT)
+        assert main(["sandbox"]) == 0
+        assert signal.getsignal(signal.SIGINT) is before
 
 
 @POSIX

@@ -45,7 +45,7 @@ def commands() -> str:
         for name, part in parts.items():
             left = "\n".join(line for line in part.splitlines() if line not in common)
             parts[name] = re.sub(rf"\*\*{group}\*\*:\n*(?!\n*\* )", "", left).strip()
-    for heading, names in reversed(COMMANDS.items()):
+    for heading, names in reversed([*COMMANDS.items()]):
         told[:0] = [f"## {heading}\n", *(f"### {name}\n\n{parts[name]}\n" for name in names)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(told))
 

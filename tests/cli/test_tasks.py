@@ -110,6 +110,16 @@ def test_recover_waits_and_saves(run: Run, use: Use, service: Sandbox, environme
     ]
 
 
+def test_what_tasks_shows_is_waited_for(run: Run, use: Use, service: Sandbox, environment: Path) -> None:
+    use("proxy")
+    (ref,) = submit(service, environment, PROXY, "one")
+    (row,) = run("tasks").rows
+    assert row[0] == ref.id
+    (thing,) = run("wait", ref.id, "--json").things
+    assert (thing["ref"], thing["status"]) == (ref.short, "completed")
+    assert "no" in run("wait", "no-such-id", code=78).err
+
+
 def test_recover_says_what_failed(run: Run, use: Use, service: Sandbox, environment: Path) -> None:
     use("platform")
     service.plan(Plan(end="failed", reason="no light"), Plan())
