@@ -86,7 +86,7 @@ def interpreter(version: str) -> str:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, with coverage; judge the coverage when all of them ran."""
-    session.install("-e", ".[cluster,fastapi,sandbox]", *group("tests"))
+    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("tests"))
     session.run("pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *session.posargs)
     if session.posargs:  # some tests cover some of the code
         session.run("coverage", "report", "--fail-under=0")
@@ -106,7 +106,7 @@ def add_tests_on(version: str) -> None:
 
     @nox.session(name=f"tests-{version}", python=interpreter(version))
     def tests_on(session: nox.Session) -> None:
-        session.install("-e", ".[cluster,fastapi,sandbox]", *group("tests"))
+        session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("tests"))
         session.run("pytest", "-m", "not once", *session.posargs)
 
     tests_on.__doc__ = f"Run the tests on Python {version}."
@@ -133,7 +133,7 @@ def types(session: nox.Session) -> None:
     """Check types: mypy and pyright, both strict, over the package and what a user would write."""
     # pyright runs on node; without one on this machine, take the one that comes as a wheel.
     node = [] if shutil.which("node") else ["pyright[nodejs]"]
-    session.install("-e", ".[cluster,fastapi,sandbox]", *group("typing"), *node)
+    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("typing"), *node)
     session.run("mypy")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
@@ -141,7 +141,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning or a dangling reference fails."""
-    session.install("-e", ".[cluster,fastapi,sandbox]", *group("docs"))
+    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("docs"))
     html = Path(session.create_tmp(), "html")
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-E", "-b", "html", "docs", str(html))
     session.log(f"The documentation is at {html / 'index.html'}")
@@ -178,7 +178,7 @@ def bench(session: nox.Session) -> None:
     name, *arguments = session.posargs
     if Path(name).stem not in scripts:
         session.error(f"No benchmark {name!r}; there are: {', '.join(scripts) or 'none'}")
-    session.install("-e", ".[cluster,fastapi,sandbox]", *group("bench"))
+    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("bench"))
     session.run("python", str(scripts[Path(name).stem]), *arguments)
 
 
@@ -193,7 +193,7 @@ def wheel(session: nox.Session) -> None:
         session.log(f"Built {built.name}")
         # Reinstalled whenever it is built: the version is the same until the next commit.
         session.install("--force-reinstall", "--no-deps", str(built))
-        session.install(f"{built}[cluster,fastapi,sandbox]")
+        session.install(f"{built}[cli,cluster,fastapi,sandbox]")
         for name in ("tests", "docs", "examples", "benchmarks"):
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, away / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -220,6 +220,7 @@ def min_deps(session: nox.Session) -> None:
             "compile",
             "--quiet",
             "--resolution=lowest-direct",
+            "--extra=cli",
             "--extra=cluster",
             "--extra=fastapi",
             "--extra=sandbox",
@@ -227,7 +228,7 @@ def min_deps(session: nox.Session) -> None:
         *(f"--python={sys.executable}", f"--output-file={oldest}", "pyproject.toml"),
         silent=True,
     )
-    session.install("-e", ".[cluster,fastapi,sandbox]", *group("tests"), "--constraint", str(oldest))
+    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("tests"), "--constraint", str(oldest))
     session.run("pytest", "-m", "not once", *session.posargs)
 
 
