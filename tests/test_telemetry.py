@@ -43,6 +43,7 @@ from higgsfield_async import (
     Outcome,
     PollPolicy,
     RateLimited,
+    RetryPolicy,
     Unsupported,
     WaitTimeout,
     Webhook,
@@ -347,7 +348,7 @@ async def test_a_submit_that_is_never_sent(watched: Watched, client: Client) -> 
 async def test_no_connection(watched: Watched, client: Client) -> None:
     async with Sandbox() as gone:
         transport = gone.proxy()
-    async with Higgsfield(transport) as hf:
+    async with Higgsfield(transport, retry=RetryPolicy(first=0)) as hf:
         with pytest.raises(ConnectionFailed), anyio.move_on_after(15):
             await hf.run(PROXY.request)
     assert failed(watched.span("submit"), "ConnectionFailed")
@@ -678,11 +679,12 @@ elif how == "old":
     def create_histogram(self, name, unit="", description=""): ...
     sys.modules["opentelemetry.metrics._internal"]._ProxyMeter.create_histogram = create_histogram
 import higgsfield_async
-from higgsfield_async import Higgsfield, ProxyTransport
+from higgsfield_async import Higgsfield, PollPolicy, ProxyTransport
 assert how == "old" or "opentelemetry" not in sys.modules
 from surfaces import PROXY
 async def main():
-    async with Higgsfield(ProxyTransport("hk-sandbox-key", sys.argv[2])) as hf:
+    transport = ProxyTransport("hk-sandbox-key", sys.argv[2])
+    async with Higgsfield(transport, poll=PollPolicy.fixed(0.02)) as hf:
         task = await hf.submit(PROXY.request)
         await task.wait()
         await task.refresh()
