@@ -54,6 +54,7 @@ from higgsfield_async._requests import (
     read_request,
 )
 from higgsfield_async._task import GenerationTask
+from higgsfield_async._telemetry import fields
 from higgsfield_async.sse import GenerationState, Problem, is_over, problem_of, state_of
 from higgsfield_async.webhooks import checked_secrets, unwrap
 
@@ -116,7 +117,7 @@ async def problem(request: Request, error: Exception) -> Response:  # noqa: ARG0
         raise error
     told = problem_of(error)
     if told.status >= 500:
-        logger.error("Answered with %d: %s", told.status, error)
+        logger.error("Answered with %d: %s", told.status, error, extra=fields(error=error))
     return _problem(told, {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))})
 
 
@@ -303,7 +304,7 @@ def generations_router(  # noqa: C901  # one function for each route
             ref = await submits.submit(hf, wanted, idempotency_key)
             if isinstance(ref, Problem):
                 return _problem(ref)
-            logger.info("Accepted: %s", ref.to_json())
+            logger.info("Accepted: %s", ref.to_json(), extra=fields(ref))
             return _told(hf.task(ref), 202, {"Location": f"{here}/{ref.short}"})
 
         @router.post(
@@ -662,4 +663,5 @@ def _settle(known: OrderedDict[str, _Keyed], key: str, keyed: _Keyed, submitted:
     else:
         keyed.ref = submitted.result().ref
         if not keyed.waiting:
-            logger.warning("A submit whose caller went away was accepted: %s", keyed.ref.to_json())
+            msg = "A submit whose caller went away was accepted: %s"
+            logger.warning(msg, keyed.ref.to_json(), extra=fields(keyed.ref, paid=True))
