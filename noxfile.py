@@ -101,12 +101,11 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report", f"--omit={sandbox}")
 
 
-def test_wheel(session: nox.Session, constraints: Path | None = None) -> None:
+def try_wheel(session: nox.Session, constraints: Path | None = None) -> None:
     """Build the wheel through the sdist, install it, and run the tests where the source cannot be imported.
 
     Without coverage: which branches CPython reports differs between versions, so `tests` alone judges them.
     """
-    # No file of constraints is as good as an empty one.
     within = [] if constraints is None else ["--constraint", str(constraints)]
     session.install("build")
     with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
@@ -141,7 +140,7 @@ def add_tests_on(version: str) -> None:
 
     @nox.session(name=f"tests-{version}", python=interpreter(version))
     def tests_on(session: nox.Session) -> None:
-        test_wheel(session)
+        try_wheel(session)
 
     tests_on.__doc__ = f"Run the tests on Python {version}, with the newest dependencies, on the built wheel."
 
@@ -160,7 +159,7 @@ def min_deps(session: nox.Session) -> None:
         *(f"--python={session.bin}/python", f"--output-file={oldest}", "pyproject.toml"),
         silent=True,
     )
-    test_wheel(session, oldest)
+    try_wheel(session, oldest)
 
 
 @nox.session
