@@ -212,6 +212,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def api(session: nox.Session) -> None:
+    """See whether the public API is as recorded, and what breaks callers in the changelog; `-- --record` records it."""
+    session.install("-e", ALL, "griffelib>=2,<3")
+    session.run("python", "tests/public_api.py", *session.posargs)
+
+
+@nox.session
 def hints(session: nox.Session) -> None:
     """Bring what is known of the AI models up to date: `-- openapi.json --date 2026-07-19`, when that was published."""
     session.install("-e", ".")
