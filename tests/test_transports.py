@@ -303,6 +303,7 @@ CHECKS: dict[type, Callable[[Any], None]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=75, deadline=None)
 @given(status=st.sampled_from([200, 202]) | st.integers(100, 599), headers=headers, body=bodies)
