@@ -253,6 +253,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", str(scripts[Path(name).stem]), *arguments)
 
 
+@nox.session(python=interpreter(PYTHONS[0]))
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads the bytes of others, for `-- --seconds 600`."""
+    session.install("-e", ALL, *group("fuzz"))
+    session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
+
+
 @nox.session
 def soak(session: nox.Session) -> None:
     """Do all there is to do under faults, for `-- --minutes 30`, and see that nothing grows, is lost or paid twice."""
