@@ -77,7 +77,7 @@ class Place:
             await hf.run(V2.request)
 
 
-Situation = Callable[[Place], Awaitable[object]]
+Situation = Callable[[Place], Awaitable[None]]
 SITUATIONS: dict[str, Situation] = {}
 
 
@@ -91,8 +91,8 @@ def situation(title: str) -> Callable[[Situation], Situation]:
 
 def plain(title: str, make: Callable[[], object]) -> None:
     @situation(title)
-    async def _(_: Place) -> object:
-        return make()
+    async def _(_: Place) -> None:
+        make()
 
 
 plain("A key with a space in it", lambda: ProxyTransport("hk key"))
@@ -111,248 +111,248 @@ plain("A webhook's secret that is none", lambda: webhooks.unwrap(b"{}", {}, secr
 
 
 @situation("No key in the environment")
-async def _(_: Place) -> object:
-    return Higgsfield.from_env()
+async def _(_: Place) -> None:
+    Higgsfield.from_env()
 
 
 @situation("A client that is closed")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.client() as hf:
         pass
-    return await hf.submit(V1.request)
+    await hf.submit(V1.request)
 
 
 @situation("A client that is closed while a generation is waited for")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.plan(NEVER)
     async with place.client() as hf:
         waiting = asyncio.create_task((await hf.submit(V2.request)).wait())
         await asyncio.sleep(0.05)
-    return await waiting
+    await waiting
 
 
 @situation("A client of the platform that is given a ref of the proxy's")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.proxy() as hf:
         ref = (await hf.submit(PROXY.request)).ref
     async with place.client() as hf:
-        return hf.task(ref)
+        hf.task(ref)
 
 
 @situation("The proxy, asked to cancel")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.proxy() as hf:
-        return await (await hf.submit(PROXY.request)).cancel()
+        await (await hf.submit(PROXY.request)).cancel()
 
 
 @situation("The platform, given a request of the proxy's")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.client() as hf:
-        return await hf.submit(PROXY.request)
+        await hf.submit(PROXY.request)
 
 
 @situation("A model's arguments that the service refuses")
-async def _(place: Place) -> object:
-    return await place.submit(WRONG)
+async def _(place: Place) -> None:
+    await place.submit(WRONG)
 
 
 @situation("Too large for the service")
-async def _(place: Place) -> object:
-    return await place.submit(PROXY.request, Fault.answer(413), proxy=True)
+async def _(place: Place) -> None:
+    await place.submit(PROXY.request, Fault.answer(413), proxy=True)
 
 
 @situation("A wrong key, on the platform")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.client(PlatformTransport("id", "secret", base_url=place.sandbox.platform_url)) as hf:
-        return await hf.submit(V2.request)
+        await hf.submit(V2.request)
 
 
 @situation("A wrong key, on the proxy")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.client(ProxyTransport("hk-wrong", base_url=place.sandbox.proxy_url)) as hf:
-        return await hf.submit(PROXY.request)
+        await hf.submit(PROXY.request)
 
 
 @situation("A key that may not do this")
-async def _(place: Place) -> object:
-    return await place.submit(V2.request, Fault.answer(403, b'{"detail":"Forbidden"}'))
+async def _(place: Place) -> None:
+    await place.submit(V2.request, Fault.answer(403, b'{"detail":"Forbidden"}'))
 
 
 @situation("No credits left")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with Sandbox(credits=0) as poor, place.client(poor.platform()) as hf:
-        return await hf.submit(V2.request)
+        await hf.submit(V2.request)
 
 
 @situation("No points left")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with Sandbox(points=0) as poor, place.client(poor.proxy()) as hf:
-        return await hf.submit(PROXY.request)
+        await hf.submit(PROXY.request)
 
 
 @situation("A generation that there is not")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.plan(NEVER)
     async with place.client() as hf:
         ref = (await hf.submit(V2.request)).ref
-        return await hf.task(TaskRef.from_json(ref.to_json().replace(ref.id, NO_SUCH))).wait()
+        await hf.task(TaskRef.from_json(ref.to_json().replace(ref.id, NO_SUCH))).wait()
 
 
 @situation("A model that the service does not have")
-async def _(place: Place) -> object:
-    return await place.submit(ModelRequest("nobody/nothing", {"prompt": PROMPT}))
+async def _(place: Place) -> None:
+    await place.submit(ModelRequest("nobody/nothing", {"prompt": PROMPT}))
 
 
 @situation("Too late to cancel")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.plan(Plan(queued=0, running=1e9))
     async with place.client() as hf:
-        return await (await hf.submit(V2.request)).cancel()
+        await (await hf.submit(V2.request)).cancel()
 
 
 @situation("Too many requests")
-async def _(place: Place) -> object:
-    return await place.submit(V2.request, *[Fault.answer(429, headers={"Retry-After": "7"})] * 9)
+async def _(place: Place) -> None:
+    await place.submit(V2.request, *[Fault.answer(429, headers={"Retry-After": "7"})] * 9)
 
 
 @situation("Too many generations at once")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     detail = b'{"detail":"Maximum number of concurrent requests (4) has been reached"}'
-    return await place.submit(V1.request, *[Fault.answer(400, detail)] * 9)
+    await place.submit(V1.request, *[Fault.answer(400, detail)] * 9)
 
 
 @situation("The service is down, before a submit that carries a key")
-async def _(place: Place) -> object:
-    return await place.submit(V2.request, *[Fault.html(502)] * 9)
+async def _(place: Place) -> None:
+    await place.submit(V2.request, *[Fault.html(502)] * 9)
 
 
 @situation("The service is down, before a submit without a key")
-async def _(place: Place) -> object:
-    return await place.submit(V1.request, *[Fault.html(502)] * 9)
+async def _(place: Place) -> None:
+    await place.submit(V1.request, *[Fault.html(502)] * 9)
 
 
 @situation("The service is down, and a price is asked for")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.script("estimate", *[Fault.answer(503, headers={"Retry-After": "3"})] * 9)
     async with place.client() as hf:
-        return await hf.estimate(V2.request)
+        await hf.estimate(V2.request)
 
 
 @situation("A word of the service's for which there is no class")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.script("estimate", *[Fault.answer(418, b'{"detail":"I am a teapot"}')] * 9)
     async with place.client() as hf:
-        return await hf.estimate(V2.request)
+        await hf.estimate(V2.request)
 
 
 @situation("Nobody listens")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with place.client(ProxyTransport("hk-key", base_url=f"http://127.0.0.1:{port}")) as hf:
-        return await hf.submit(PROXY.request)
+        await hf.submit(PROXY.request)
 
 
 @situation("The answer to a submit without a key is lost")
-async def _(place: Place) -> object:
-    return await place.submit(PROXY.request, Fault.reset(accept=True), proxy=True)
+async def _(place: Place) -> None:
+    await place.submit(PROXY.request, Fault.reset(accept=True), proxy=True)
 
 
 @situation("The same, with a journal, and the same key again")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.script("submit", Fault.reset(accept=True))
     async with place.proxy(journal=place.folder / "again.db") as hf:
         await asyncio.gather(hf.submit(PROXY.request, key="order-17"), return_exceptions=True)
-        return await hf.submit(PROXY.request, key="order-17")
+        await hf.submit(PROXY.request, key="order-17")
 
 
 @situation("A page in place of an answer")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.script("estimate", *[Fault.ok_html()] * 9)
     async with place.client() as hf:
-        return await hf.estimate(V2.request)
+        await hf.estimate(V2.request)
 
 
 @situation("A generation that fails")
-async def _(place: Place) -> object:
-    return await place.run(Plan(end="failed", reason="The input image could not be read."))
+async def _(place: Place) -> None:
+    await place.run(Plan(end="failed", reason="The input image could not be read."))
 
 
 @situation("A generation that the moderation refuses")
-async def _(place: Place) -> object:
-    return await place.run(Plan(end="nsfw"))
+async def _(place: Place) -> None:
+    await place.run(Plan(end="nsfw"))
 
 
 @situation("A generation that was canceled")
-async def _(place: Place) -> object:
-    return await place.run(Plan(end="canceled"))
+async def _(place: Place) -> None:
+    await place.run(Plan(end="canceled"))
 
 
 @situation("A wait that is over before the generation is")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.plan(NEVER)
     async with place.client() as hf:
-        return await hf.run(V2.request, timeout=0.1)
+        await hf.run(V2.request, timeout=0.1)
 
 
 @situation("A budget that does not suffice")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.proxy(budget=Budget(points=1)) as hf:
-        return await hf.submit(PROXY.request)
+        await hf.submit(PROXY.request)
 
 
 @situation("A journal that is none")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     (place.folder / "text.db").write_text("This is no journal, but it is long enough to look like one to some." * 20)
     async with place.proxy(journal=place.folder / "text.db") as hf:
-        return await hf.submit(PROXY.request)
+        await hf.submit(PROXY.request)
 
 
 @situation("A key of a unit of work, and no journal")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.proxy() as hf:
-        return await hf.submit(PROXY.request, key="order-17")
+        await hf.submit(PROXY.request, key="order-17")
 
 
 @situation("A key of a unit of work that names another request")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.client(journal=place.folder / "one.db") as hf:
         await hf.submit(V1.request, key="order-17")
-        return await hf.submit(V2.request, key="order-17")
+        await hf.submit(V2.request, key="order-17")
 
 
 @situation("A result that is gone")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.script("download", *[Fault.answer(404)] * 9)
     async with place.client() as hf:
-        return await (await hf.submit(V1.request)).save(place.folder)
+        await (await hf.submit(V1.request)).save(place.folder)
 
 
 @situation("A result inside a private network")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.client(allow_private=False) as hf:
-        return await hf.save(Media("http://127.0.0.1:9/a.mp4", "video"), place.folder / "a.mp4")
+        await hf.save(Media("http://127.0.0.1:9/a.mp4", "video"), place.folder / "a.mp4")
 
 
 @situation("A local file that there is not")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     async with place.client() as hf:
-        return await hf.upload(place.folder / "cat.jpg")
+        await hf.upload(place.folder / "cat.jpg")
 
 
 @situation("A storage that does not take a file")
-async def _(place: Place) -> object:
+async def _(place: Place) -> None:
     place.sandbox.script("upload", Fault(), *[Fault.answer(403)] * 9)
     async with place.client() as hf:
-        return await hf.upload(b"\xff\xd8\xff\xe0 a picture")
+        await hf.upload(b"\xff\xd8\xff\xe0 a picture")
 
 
 CHANGEABLE = {
     r"127\.0\.0\.1:\d+": "127.0.0.1:<port>",
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "<id>",
-    r"\b[0-9a-f]{32}\b": "<key>",
-    r"\bWyI\w+": "<ref>",  # in its short form
     r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}": "<when>",
+    r"\d+\.\d+ seconds": "<some> seconds",
+    r"\bWyI[\w-]+": "<ref>",  # in its short form
 }
 
 
@@ -361,13 +361,13 @@ def written(title: str, error: HiggsfieldError, folder: Path) -> str:
     told += [word for word in ("transient", "refused") if getattr(error, word)]
     told += ["with its ref"] if error.ref is not None else []
     told += [f"retry after {error.retry_after:g} s"] if error.retry_after is not None else []
-    said = str(error).replace(str(folder), "<folder>")
-    for pattern, word in CHANGEABLE.items():
-        said = re.sub(pattern, word, said)
-    lines = [f"# {title}", f"{type(error).__name__} ({', '.join(told)})", said]
+    lines = [f"# {title}", f"{type(error).__name__} ({', '.join(told)})", str(error)]
     if (hint := hint_of(error)) is not None:
         lines.append(f"Hint: {hint}")
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines).replace(str(folder), "<folder>")
+    for pattern, word in CHANGEABLE.items():
+        text = re.sub(pattern, word, text)
+    return f"{text}\n"
 
 
 def concrete(kind: type[HiggsfieldError] = HiggsfieldError) -> set[type[HiggsfieldError]]:
