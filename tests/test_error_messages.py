@@ -352,7 +352,7 @@ CHANGEABLE = {
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "<id>",
     r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}": "<when>",
     r"\d+\.\d+ seconds": "<some> seconds",
-    r"\bWyI[\w-]+": "<ref>",  # in its short form
+    r"\bWy[IJ][\w-]+": "<ref>",  # in its short form
 }
 
 
