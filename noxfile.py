@@ -135,6 +135,17 @@ def build_wheel(session: nox.Session, folder: Path) -> Path:
     return built
 
 
+def fresh_python(session: nox.Session, home: Path) -> Path:
+    """Return the Python of a new environment with nothing in it."""
+    session.run("python", "-m", "venv", "--without-pip", str(home), silent=True)
+    return home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def install_into(session: nox.Session, python: Path, wanted: str) -> None:
+    """Install into another environment than the session's."""
+    session.run("python", "-m", "pip", "--python", str(python), "install", "--quiet", wanted)
+
+
 def add_tests_on(version: str) -> None:
     """Add the session that runs the tests on one version of Python."""
 
@@ -172,22 +183,39 @@ def extras(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
         built = build_wheel(session, Path(folder, "dist"))
         for extra in session.posargs or ["bare", *EXTRAS]:
-            home = Path(folder, extra)
-            python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-            session.run("python", "-m", "venv", "--without-pip", str(home), silent=True)
-            wanted = str(built) if extra == "bare" else f"{built}[{extra}]"
-            session.run("python", "-m", "pip", "--python", str(python), "install", "--quiet", wanted)
+            python = fresh_python(session, Path(folder, extra))
+            install_into(session, python, str(built) if extra == "bare" else f"{built}[{extra}]")
             session.run(str(python), "-I", "tests/extras/check.py", extra, external=True)
 
 
 @nox.session
+def sbom(session: nox.Session) -> None:
+    """Build the package, and list what it brings along (CycloneDX), alone and with every extra: `-- --into FOLDER`."""
+    into = Path(session.posargs[1] if session.posargs[:1] == ["--into"] else "release").resolve()
+    session.install("build", *group("sbom"))
+    shutil.rmtree(into, ignore_errors=True)
+    built = build_wheel(session, into / "dist")
+    (into / "sbom").mkdir()
+    with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
+        for name, wanted in (("higgsfield-async", ""), ("higgsfield-async-all", f"[{','.join(EXTRAS)}]")):
+            python = fresh_python(session, Path(folder, name))
+            install_into(session, python, f"{built}{wanted}")
+            session.run(
+                *("cyclonedx-py", "environment", "--pyproject=pyproject.toml", "--mc-type=library"),
+                *("--output-reproducible", f"--output-file={into / 'sbom' / name}.cdx.json", str(python)),
+            )
+    session.log(f"Built into {into}")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting. `-- --fix` repairs what it can."""
+    """Check style and formatting, and the workflows. `-- --fix` repairs what it can."""
     session.install(*group("lint"))
     if "--fix" in session.posargs:
         session.run("ruff", "check", "--fix", ".")
         session.run("ruff", "format", ".")
         return
+    session.run("zizmor", "--offline", "--persona=pedantic", ".github")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
