@@ -197,11 +197,15 @@ def sbom(session: nox.Session) -> None:
     built = build_wheel(session, into / "dist")
     (into / "sbom").mkdir()
     with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
+        # What is listed is this version, which pyproject.toml leaves to the tags.
+        named = Path(folder, "pyproject.toml")
+        version = f'version = "{built.name.split("-")[1]}"'
+        named.write_text((ROOT / "pyproject.toml").read_text().replace('dynamic = ["version"]', version))
         for name, wanted in (("higgsfield-async", ""), ("higgsfield-async-all", f"[{','.join(EXTRAS)}]")):
             python = fresh_python(session, Path(folder, name))
             install_into(session, python, f"{built}{wanted}")
             session.run(
-                *("cyclonedx-py", "environment", "--pyproject=pyproject.toml", "--mc-type=library"),
+                *("cyclonedx-py", "environment", f"--pyproject={named}", "--mc-type=library"),
                 *("--output-reproducible", f"--output-file={into / 'sbom' / name}.cdx.json", str(python)),
             )
     session.log(f"Built into {into}")

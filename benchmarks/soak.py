@@ -690,6 +690,8 @@ def main() -> int:
 
     samples, counts, wrong = list[Sample](), Counter[str](), list[str]()
     asyncio.run(soak(60 * given.minutes, given.seed, samples, counts, wrong))
+    for thread in set(threading.enumerate()) - {threading.main_thread()}:
+        thread.join(10)  # they were told to end with the event loop, and are not waited for by it
     if threading.active_count() > 1:
         wrong.append(f"threads are left: {threading.enumerate()}")
     wrong += grown(samples)
