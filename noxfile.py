@@ -251,6 +251,15 @@ def api(session: nox.Session) -> None:
 
 
 @nox.session
+def plots(session: nox.Session) -> None:
+    """Draw the documentation's pictures from real runs, the studio's where there is a chromium. `-- NAME` draws one."""
+    session.install("-e", ".[fastapi,sandbox]", *group("plots"))
+    for script in sorted(Path("docs", "plots").glob("[!_]*.py")):
+        if script.stem in (session.posargs or [script.stem]):
+            session.run("python", str(script))
+
+
+@nox.session
 def hints(session: nox.Session) -> None:
     """Bring what is known of the AI models up to date: `-- openapi.json --date 2026-07-19`, when that was published."""
     session.install("-e", ".")

@@ -41,6 +41,8 @@ LEARNERS = 500
 SLOTS = 5.0
 OPEN = 200
 PUBLISHED = PollPolicy.backoff()
+# What higgsfield-client 0.2.0 waits between two looks, in seconds.
+VENDOR = 0.5
 
 Cost = tuple[float, float]
 """Polls and seconds of delay, both for one generation on average."""
@@ -332,6 +334,43 @@ def under_a_limit() -> list[Row]:
     ]
 
 
+@dataclass(frozen=True)
+class Ways:
+    """Every way to look at generations of one median, as polls and delay: what the documentation's picture shows.
+
+    Attributes:
+        median: Seconds.
+        best: The best schedules, along which delay is bought with polls.
+        fixed: Fixed intervals, as that.
+        vendor: The interval that the vendor's client keeps.
+        published: The published schedule.
+        learned: The adaptive policy after it has seen some.
+    """
+
+    median: float
+    best: list[Cost]
+    fixed: list[Cost]
+    vendor: Cost
+    published: Cost
+    learned: Cost
+
+
+def ways(median: float, learned: Cost) -> Ways:
+    true = Lognormal(median)
+
+    def every(interval: float) -> Cost:
+        return true.cost(interval * k for k in range(1, 100_000))
+
+    return Ways(
+        median,
+        [(polls, delay * median) for polls, delay in frontier() if delay > 0.002],
+        [every(median * 0.003 * 1.25**i) for i in range(24)],
+        every(VENDOR),
+        simulate(true, published, random.Random(f"new {median}")),
+        learned,
+    )
+
+
 def cell(ratio: float, target: float | None) -> str:
     return f"{ratio:.2f}" if target is None else f"{ratio:.3f} (at most {target:.2f})"
 
@@ -381,6 +420,7 @@ def main() -> int:
     rows += [row for median in MEDIANS for name, by in changes.items() for row in after_change(median, by, name)]
     rows += under_a_limit()
     calls = per_call()
+    learned = {row.case: (row.polls, row.delay) for row in rows if row.other == "best schedule"}
 
     for table in dict.fromkeys(row.table for row in rows):
         print(f"{table}:\n\n{markdown([row for row in rows if row.table == table])}\n")
@@ -390,6 +430,7 @@ def main() -> int:
     measured = {
         "python": platform.python_version(),
         "microseconds": calls,
+        "ways": [asdict(ways(median, learned[f"median {median:g} s"])) for median in MEDIANS],
         "rows": [asdict(row) | {"missed": row.missed} for row in rows],
     }
     results.write_text(json.dumps(measured, indent=2) + "\n")

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
+import pkgutil
 import sys
 from importlib.metadata import version as installed_version
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+import higgsfield_async
+
+logger = logging.getLogger(__name__)
 
 project = "higgsfield_async"
 author = "higgsfield-async contributors"
@@ -17,7 +27,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "plots"]
 html_theme = "furo"
 html_title = "higgsfield_async"
 
@@ -26,7 +36,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # "Attributes:" in a docstring would otherwise describe each field a second time, beside autodoc.
@@ -61,6 +71,62 @@ def keep_first_line(_app: Sphinx, what: str, _name: str, _obj: object, _options:
         lines[:0] = ["..", ""]  # an empty comment
 
 
+class WithoutLimits(ast.NodeTransformer):
+    """Takes the limits out of annotations: `Annotated[str, Meta(pattern=…)]` is a `str` to a reader."""
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """`Annotated` of a type is that type."""
+        self.generic_visit(node)
+        annotated = ast.unparse(node.value).endswith("Annotated") and isinstance(node.slice, ast.Tuple)
+        return node.slice.elts[0] if annotated else node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        """Sphinx's own mark, for a name to be shown without its module, is then there twice."""
+        self.generic_visit(node)
+        return node.operand if isinstance(node.operand, ast.UnaryOp) else node
+
+
+def shorten(
+    _app: Sphinx, _what: str, _name: str, _obj: object, _options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    """Show types without their limits, which the text tells."""
+    if signature is None:
+        return None
+    try:
+        tree = WithoutLimits().visit(ast.parse(f"def f{signature}: ..."))
+    except SyntaxError:  # a default that is no expression: it is shown as it stands
+        return signature.replace("~", ""), returns
+    return ast.unparse(tree).removeprefix("def f").removesuffix(":\n    ..."), returns
+
+
+def described_elsewhere(kind: type, name: str) -> bool:
+    """Whether a member is described with its class, with what it overrides, or with the protocol that it is part of."""
+    above = [each for each in (*kind.__mro__[1:], higgsfield_async.Transport) if each is not kind]
+    return f"    {name}: " in (kind.__doc__ or "") or any(hasattr(each, name) for each in above)
+
+
+def find_what_is_missing(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn, and so fail, where a public name, or a public member of one, is on no page."""
+    described = env.domains.python_domain.objects
+    public = [found.name for found in pkgutil.iter_modules(higgsfield_async.__path__) if not found.name.startswith("_")]
+    public.remove("cli")  # a command, and described as one
+    for module in ["higgsfield_async", *(f"higgsfield_async.{name}" for name in public)]:
+        loaded = importlib.import_module(module)
+        for name in getattr(loaded, "__all__", ()):
+            value = getattr(loaded, name)
+            members = [
+                each
+                for each, member in (vars(value) if inspect.isclass(value) else {}).items()
+                if inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod)
+                if not each.startswith("_") and not described_elsewhere(value, each)
+            ]
+            for full in [f"{module}.{name}", *(f"{module}.{name}.{each}" for each in members)]:
+                if full not in described:
+                    logger.warning("%s is public, and on no page", full)
+
+
 def setup(app: Sphinx) -> None:
-    """Connect it before napoleon, which comes at 500."""
+    """Connect what is above; the first before napoleon, which comes at 500."""
     app.connect("autodoc-process-docstring", keep_first_line, priority=400)
+    app.connect("autodoc-process-signature", shorten)
+    app.connect("env-check-consistency", find_what_is_missing)

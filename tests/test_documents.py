@@ -1,4 +1,4 @@
-"""Every Python example in README.md and docs/ runs, against a sandbox.
+"""Every Python example in docs/ and the pages beside it runs, against a sandbox.
 
 The blocks of a page run one after another in one namespace, as a reader would run them. `await`, `async with` and
 `async for` may stand at the top of a block. `sandbox` is there already, and the working directory holds two pictures.
@@ -8,7 +8,8 @@ see, from there to the end of the page or the next such comment; a page begins w
 
     <!-- env: proxy -->      <!-- env: platform -->      <!-- env: none -->      <!-- env: cluster -->
 
-With `cluster`, a database is there, and a worker for the account "team-a".
+With `cluster`, a database is there, and a worker for the account "team-a". The modules of examples/third_service can be
+imported.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from higgsfield_async.sandbox._media import render
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 VARIABLES = (
     "HF_KEY",
     "HIGGSFIELD_BASE_URL",
@@ -130,6 +131,7 @@ def database(request: pytest.FixtureRequest, page: Path, sandbox: Sandbox) -> It
 def test_examples(page: Path, sandbox: Sandbox, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = SYBIL.parse(page)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples" / "third_service")
     (tmp_path / "pictures").mkdir()
     for name in ("boat.png", "harbour.png"):
         (tmp_path / "pictures" / name).write_bytes(render(".png", name, (64, 36), 0))

@@ -1,4 +1,4 @@
-"""Imports point down: the layers of docs/explanation/layers.md, read off the source."""
+"""Imports point down: the layers of docs/explanation/architecture.md, read off the source."""
 
 from __future__ import annotations
 
