@@ -449,9 +449,9 @@ class Ledger:
         found = False
         for path, line in await anyio.to_thread.run_sync(_spilled_files, self.journal.spill):
             try:
-                spilled = _spilled.decode(line)
+                spilled = read_spilled(line)
                 await self.journal.commit(spilled.key, spilled.nonce, spilled.ref.id, spilled.ref.created_at)
-            except (JournalError, msgspec.DecodeError) as error:
+            except JournalError as error:
                 if path not in self._useless:
                     self._useless.add(path)
                     msg = "A paid generation is in %s, and not in the journal: %s"
@@ -461,6 +461,19 @@ class Ledger:
                 logger.warning("Read back from %s: %s", path, spilled.ref.to_json(), extra=fields(spilled.ref))
                 await anyio.to_thread.run_sync(functools.partial(path.unlink, missing_ok=True))
         return found
+
+
+def read_spilled(line: bytes) -> Spilled:
+    """What was put into a spill file.
+
+    Raises:
+        JournalError: It is damaged.
+    """
+    try:
+        return _spilled.decode(line)
+    except (ValueError, RecursionError) as error:
+        msg = f"It cannot be read: {error}."
+        raise JournalError(msg) from error
 
 
 def _beginnings(spill: Path) -> tuple[Path, Path]:

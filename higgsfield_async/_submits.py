@@ -182,7 +182,10 @@ class Submits:
         assert entry.ref is not None  # noqa: S101  # it was submitted
         tracked = parts.tracker.track(entry.ref, entry.job_set if entry.state == "ended" else None)
         tracked.key = entry.key
-        tracked.holding = tracked.holding or (entry.mine and not tracked.ended)
+        tracked.holding = tracked.holding or (entry.mine and entry.state != "ended")
+        if parts.ledger is not None and tracked.ended and tracked.job_set is not None and entry.state != "ended":
+            # Reported before anybody here knew that it is in the journal.
+            parts.ledger.seen(tracked, tracked.job_set)
         parts.tracker.unwatched(tracked)
         return GenerationTask(parts, tracked)
 

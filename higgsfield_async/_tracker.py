@@ -507,7 +507,9 @@ class Tracker:
     def _gap(self, tracked: Tracked, now: float) -> float:
         chance = random.random()
         gap = self._durations.gap(tracked.ref.kind, now - tracked.born, tracked.looks, chance)
-        return max(gap, SAFETY_NET * (1 - chance / 10)) if self._reports_come and tracked.reported else gap
+        # A look that failed told nothing, and may have been wanted for a reason: it is repeated as usual.
+        rare = self._reports_come and tracked.reported and not tracked.failures
+        return max(gap, SAFETY_NET * (1 - chance / 10)) if rare else gap
 
     def _wanted(self, tracked: Tracked) -> bool:
         return not tracked.ended and (

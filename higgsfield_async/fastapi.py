@@ -25,13 +25,6 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import msgspec
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.params import Depends as DependsParam
-from fastapi.routing import APIRoute
-from sse_starlette.sse import EventSourceResponse
-from starlette.requests import HTTPConnection
-from starlette.types import Message, Receive, Scope, Send
 
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._domain import Estimate, JobSet, TaskRef
@@ -56,7 +49,20 @@ from higgsfield_async._requests import (
 from higgsfield_async._task import GenerationTask
 from higgsfield_async._telemetry import fields
 from higgsfield_async.sse import GenerationState, Problem, is_over, problem_of, state_of
-from higgsfield_async.webhooks import checked_secrets, unwrap
+
+try:
+    from fastapi import APIRouter, Depends, Header, Query, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.params import Depends as DependsParam
+    from fastapi.routing import APIRoute
+    from sse_starlette.sse import EventSourceResponse
+    from starlette.requests import HTTPConnection
+    from starlette.types import Message, Receive, Scope, Send
+
+    from higgsfield_async.webhooks import checked_secrets, unwrap
+except ImportError as error:
+    message = f"A FastAPI application needs what is missing ({error.name}): pip install 'higgsfield-async[fastapi]'."
+    raise ConfigurationError(message) from error
 
 __all__ = ["Client", "HiggsfieldRoute", "event_stream", "generations_router", "get_client", "lifespan", "problem"]
 
