@@ -72,6 +72,7 @@ EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
 # The package with all of them.
 ALL = f".[{','.join(EXTRAS)}]"
 SANDBOX_FLOOR = 95
+MUTANTS_FLOOR = 0.9
 
 
 def group(name: str) -> list[str]:
@@ -306,6 +307,37 @@ def soak(session: nox.Session) -> None:
     """Do all there is to do under faults, for `-- --minutes 30`, and see that nothing grows, is lost or paid twice."""
     session.install("-e", ALL)
     session.run("python", "benchmarks/soak.py", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the code that money hangs on, a bit at a time: do the tests notice? `-- retry transports` for some of it.
+
+    All of it takes hours; it goes on where it was stopped, and fails where fewer than nine in ten are noticed.
+    Then `.nox/mutants/bin/mutmut browse` shows those that were not.
+    """
+    session.install("-e", ALL, *group("mutants"))
+    # Looking for plugins among all that is installed takes longer than most of these tests.
+    plugins = "anyio.pytest_plugin,pytest_socket,pytest_timeout,_hypothesis_pytestplugin"
+    wanted = [f"higgsfield_async._{name.removeprefix('_').removesuffix('.py')}." for name in session.posargs]
+    session.run(
+        *("mutmut", "run", *(f"{each}*" for each in wanted)),
+        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": plugins},
+    )
+    told = str(session.run("mutmut", "results", "--all", "true", silent=True))
+    found: dict[str, list[str]] = {}
+    for line in told.splitlines():
+        name, colon, outcome = line.strip().partition(": ")
+        if colon and (not wanted or name.startswith(tuple(wanted))):
+            found.setdefault(name.partition(".x")[0], []).append(outcome)
+    poor = []
+    for module, outcomes in found.items():
+        noticed = sum(each in {"killed", "timeout"} for each in outcomes)
+        session.log(f"{module}: {noticed} of {len(outcomes)} noticed, {noticed / len(outcomes):.1%}")
+        if noticed < MUTANTS_FLOOR * len(outcomes):
+            poor.append(module)
+    if poor or not found:
+        session.error(f"Too few mutants were noticed in: {', '.join(poor) or 'nothing at all'}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import anyio
 import pytest
 from hypothesis import given, strategies as st
 
+from cancelling import cancelled_once
 from higgsfield_async import (
     ArgumentWarning,
     AuthenticationFailed,
@@ -356,8 +357,10 @@ async def test_a_cancel_gives_back_though_nobody_waits(sandbox: Sandbox, client:
     budget = Budget(credits=2)
     async with client(V2, budget=budget) as hf:
         for _ in range(2):
-            with anyio.move_on_after(0.2):
-                await hf.run(V2.request, on_cancel="cancel")
+            # It is waited for.
+            await cancelled_once(
+                lambda: budget.reserved and not hf.stats().waiting, hf.run(V2.request, on_cancel="cancel")
+            )
             while budget.reserved:
                 await anyio.sleep(0.01)
         assert state(budget) == (0, 0, 0, 2)
@@ -398,8 +401,7 @@ async def test_a_cancelled_submit(sandbox: Sandbox, client: Client) -> None:
     budget = Budget(points=20)
     sandbox.script("submit", Fault.delay(0.3))
     async with client(PROXY, budget=budget) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(video("lite"))
+        await cancelled_once(lambda: sandbox.generations, hf.submit(video("lite")))
         # It is under way, and goes on without its caller: so does what it costs.
         assert state(budget) == (0, 5, 0, 15)
     [row] = hf.spent()
@@ -413,8 +415,7 @@ async def test_a_client_that_does_not_wait_for_it(
     budget = Budget(points=20)
     sandbox.script("submit", Fault.delay(5))
     async with client(PROXY, budget=budget) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(video("lite"))
+        await cancelled_once(lambda: sandbox.received, hf.submit(video("lite")))
     assert state(budget) == (0, 0, 5, 15)
 
 
@@ -451,8 +452,7 @@ async def test_a_submit_that_never_got_its_turn(sandbox: Sandbox, client: Client
     sandbox.plan(*[Plan(queued=9e9)] * 2)
     async with client(PROXY, budget=budget, limits=Limits(max_active=1)) as hf:
         await hf.submit(video("lite"))
-        with anyio.move_on_after(0.1):
-            await hf.submit(video("lite"))
+        await cancelled_once(lambda: hf._opened().tracker._places.line, hf.submit(video("lite")))
         while hf.stats().waiting:
             await anyio.lowlevel.checkpoint()
         assert state(budget) == (0, 5, 0, 15)

@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from cancelling import cancelled_once, until
 from higgsfield_async import (
     Ad,
     ClientClosed,
@@ -162,7 +163,7 @@ async def test_closing_waits_for_an_answer_that_was_paid_for(sandbox: Sandbox, c
     sandbox.script("submit", Fault.delay(0.3))
     hf = client()
     submitting = asyncio.create_task(hf.submit(PROXY.request))
-    await anyio.sleep(0.1)
+    await until(lambda: sandbox.received)
     await hf.close()
     assert [(await submitting).id] == list(sandbox.generations)
 
@@ -174,7 +175,7 @@ async def test_closing_waits_no_longer_than_it_says(
     sandbox.script("submit", Fault.delay(5))
     hf = client(surface)
     submitting = asyncio.create_task(hf.submit(surface.request))
-    await anyio.sleep(0.1)
+    await until(lambda: sandbox.generations)
     with anyio.fail_after(2):
         await hf.close()
     with pytest.raises(SubmissionUnknown) as caught:
@@ -188,7 +189,7 @@ async def test_closing_that_is_itself_cancelled_still_closes(sandbox: Sandbox, c
     sandbox.script("submit", Fault.delay(5))
     hf = client(PROXY)
     submitting = asyncio.create_task(hf.submit(PROXY.request))
-    await anyio.sleep(0.1)
+    await until(lambda: sandbox.received)
     closing = asyncio.create_task(hf.close())
     await anyio.sleep(0.1)
     closing.cancel()
@@ -218,8 +219,7 @@ async def test_a_submit_given_up_and_then_cut_short_is_logged(
     monkeypatch.setattr("higgsfield_async._client.CLOSE_GRACE", 0.1)
     sandbox.script("submit", Fault.delay(5))
     async with client() as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(PROXY.request)
+        await cancelled_once(lambda: sandbox.received, hf.submit(PROXY.request))
     assert "may have been accepted" in caplog.text
 
 
@@ -459,8 +459,7 @@ async def test_what_is_logged_when_a_wait_is_cancelled(
     sandbox.plan(Plan(queued=1e9))
     caplog.set_level(logging.INFO, "higgsfield_async")
     async with client() as hf:
-        with anyio.move_on_after(0.2):
-            await hf.run(PROXY.request)
+        await cancelled_once(lambda: "poll" in [each.operation for each in sandbox.received], hf.run(PROXY.request))
     [identifier] = sandbox.generations
     assert f'"id":"{identifier}"' in caplog.text
 

@@ -68,7 +68,7 @@ def run_console(example: Example) -> None:
     program = f'higgsfield-async() {{ "{sys.executable}" -m higgsfield_async.cli "$@"; }}'
     script = "\n".join(["set -eo pipefail", program, *commands])
     environment = {**os.environ, "HIGGSFIELD_JOURNAL": str(Path("journal.db").absolute())}
-    ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)  # noqa: S607
+    ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, (example.parsed, ran.stdout, ran.stderr)
 
 

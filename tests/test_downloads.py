@@ -21,6 +21,7 @@ import anyio
 import pytest
 from yarl import URL
 
+from cancelling import cancelled_once, until
 from higgsfield_async import (
     ClientClosed,
     ConfigurationError,
@@ -698,14 +699,12 @@ async def test_cancelling_leaves_nothing(hf: Higgsfield, tmp_path: Path, *, nati
         media = Media(f"{server.url}/x.mp4", "video")
         if natively:
             saving = asyncio.create_task(hf.save(media, tmp_path / "x.mp4"))
-            while not list(tmp_path.iterdir()):
-                await anyio.sleep(0.01)
+            await until(lambda: list(tmp_path.iterdir()))
             saving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await saving
         else:
-            with anyio.move_on_after(0.2):
-                await hf.save(media, tmp_path / "x.mp4")
+            await cancelled_once(lambda: list(tmp_path.iterdir()), hf.save(media, tmp_path / "x.mp4"))
     with anyio.fail_after(5):
         while list(tmp_path.iterdir()):
             await anyio.sleep(0.01)

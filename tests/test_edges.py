@@ -19,6 +19,7 @@ import anyio
 import msgspec
 import pytest
 
+from cancelling import cancelled_once, until
 from higgsfield_async import (
     AuthenticationFailed,
     ClientClosed,
@@ -190,8 +191,7 @@ async def test_a_submit_cut_short_leaves_its_key_in_the_log(
     monkeypatch.setattr("higgsfield_async._client.CLOSE_GRACE", 0.1)
     sandbox.script("submit", Fault.delay(5))
     async with client(V2) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(V2.request)
+        await cancelled_once(lambda: sandbox.generations, hf.submit(V2.request))
     [generation] = sandbox.generations.values()
     assert generation.idempotency_key is not None
     assert generation.idempotency_key in caplog.text
@@ -202,8 +202,9 @@ async def test_nothing_is_said_of_what_was_never_sent(
 ) -> None:
     sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "60"}))
     async with client(V2) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(V2.request)
+        pace = hf._opened().engine.pace
+        await cancelled_once(lambda: pace.held_back("submit"), hf.submit(V2.request))
+    assert [received.status for received in sandbox.received] == [429]
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -251,9 +252,12 @@ async def test_a_scope_that_is_cancelled_waits_for_what_was_paid_for(
     sandbox: Sandbox, client: Client, surface: Surface, caplog: pytest.LogCaptureFixture
 ) -> None:
     sandbox.script("submit", Fault.delay(0.4))
-    with anyio.move_on_after(0.2):
+
+    async def submit() -> None:
         async with client(surface) as hf:
             await hf.submit(surface.request)
+
+    await cancelled_once(lambda: sandbox.generations, submit())
     [identifier] = sandbox.generations
     assert f'"id":"{identifier}"' in caplog.text
 
@@ -262,7 +266,7 @@ async def test_two_closings_end_together(sandbox: Sandbox, client: Client) -> No
     sandbox.script("submit", Fault.delay(0.3))
     hf = client()
     submitting = asyncio.create_task(hf.submit(PROXY.request))
-    await anyio.sleep(0.1)
+    await until(lambda: sandbox.received)
     first, second = asyncio.create_task(hf.close()), asyncio.create_task(hf.close())
     await second
     assert submitting.done()
@@ -277,7 +281,7 @@ async def test_a_refusal_while_closing_is_not_tried_again() -> None:
     async with raw_server(refuse_late) as server:
         hf = Higgsfield(ProxyTransport("hk-key", server.url), retry=RetryPolicy(first=0))
         submitting = asyncio.create_task(hf.submit(PROXY.request))
-        await anyio.sleep(0.1)
+        await until(lambda: server.heard)
         await hf.close()
         with pytest.raises(RateLimited):
             await submitting
@@ -289,8 +293,7 @@ async def test_a_cancel_born_while_closing_is_sent(sandbox: Sandbox, client: Cli
     sandbox.script("submit", Fault.delay(0.3))
     sandbox.script("cancel", Fault.delay(0.2))
     async with client(V2) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.run(V2.request, on_cancel="cancel")
+        await cancelled_once(lambda: sandbox.generations, hf.run(V2.request, on_cancel="cancel"))
     [generation] = sandbox.generations.values()
     assert generation.status == "canceled"
     # And heard out: a request that is dropped halfway need not be carried out.
@@ -302,8 +305,7 @@ async def test_an_abandoned_submit_still_recovers_its_id(
 ) -> None:
     sandbox.script("submit", Fault.delay(0.4), Fault.answer(429))
     async with client(V2, limits=Limits(first_byte=0.2)) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(V2.request)
+        await cancelled_once(lambda: sandbox.generations, hf.submit(V2.request))
     [identifier] = sandbox.generations
     assert f'"id":"{identifier}"' in caplog.text
 
@@ -315,10 +317,9 @@ async def test_an_abandoned_speech_tries_no_other_path() -> None:
         await asyncio.sleep(0.2)
         writer.write(answer("404 Not Found"))
 
-    async with raw_server(miss_late) as server, Higgsfield(ProxyTransport("hk-key", server.url)) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(speech)
-        await anyio.sleep(0.3)
+    async with raw_server(miss_late) as server:
+        async with Higgsfield(ProxyTransport("hk-key", server.url)) as hf:
+            await cancelled_once(lambda: server.heard, hf.submit(speech))
         assert len(server.heard) == 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
+from cancelling import cancelled_once
 from higgsfield_async import (
     ArgumentWarning,
     AuthenticationFailed,
@@ -258,8 +259,7 @@ async def test_a_cancelled_submit_keeps_its_id(
     sandbox.script("submit", Fault.delay(0.3))
     caplog.set_level(logging.WARNING, "higgsfield_async")
     async with client(surface) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(surface.request)
+        await cancelled_once(lambda: sandbox.generations, hf.submit(surface.request))
         assert len(sandbox.generations) == 1
     [record] = caplog.records
     ref = TaskRef.from_json(record.getMessage().rpartition(": ")[2])
@@ -271,8 +271,8 @@ async def test_a_submit_cancelled_before_it_was_sent_costs_nothing(
 ) -> None:
     sandbox.script("submit", Fault.answer(429, headers={"Retry-After": "30"}))
     async with client(surface) as hf:
-        with anyio.move_on_after(0.2):
-            await hf.submit(surface.request)
+        pace = hf._opened().engine.pace
+        await cancelled_once(lambda: pace.held_back("submit"), hf.submit(surface.request))
         await anyio.sleep(0.05)
     assert submits(sandbox) == 1
     assert not sandbox.generations
@@ -291,8 +291,7 @@ async def test_a_refusal_after_the_caller_has_gone_is_not_tried_again(surface: S
             else PlatformTransport("id", "secret", server.url)
         )
         async with Higgsfield(transport, retry=RetryPolicy(first=0)) as hf:
-            with anyio.move_on_after(0.1):
-                await hf.submit(surface.request)
+            await cancelled_once(lambda: server.heard, hf.submit(surface.request))
         assert len(server.heard) == 1
 
 
@@ -300,8 +299,7 @@ async def test_run_cancelled_in_the_submit_cancels_the_generation_when_asked(san
     sandbox.plan(Plan(queued=1000))
     sandbox.script("submit", Fault.delay(0.2))
     async with client(V2) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.run(V2.request, on_cancel="cancel")
+        await cancelled_once(lambda: sandbox.generations, hf.run(V2.request, on_cancel="cancel"))
     [generation] = sandbox.generations.values()
     assert generation.status == "canceled"
     assert generation.refunded
@@ -312,8 +310,7 @@ async def test_an_abandoned_submit_that_failed_is_logged(
 ) -> None:
     sandbox.script("submit", Fault.delay(0.3))
     async with client(PROXY, limits=Limits(first_byte=0.2)) as hf:
-        with anyio.move_on_after(0.1):
-            await hf.submit(PROXY.request)
+        await cancelled_once(lambda: sandbox.received, hf.submit(PROXY.request))
     assert any("did not succeed" in record.message for record in caplog.records)
 
 

@@ -57,6 +57,10 @@ from higgsfield_async import (
 )
 from higgsfield_async._domain import Page
 from higgsfield_async._http import Call, Grant, HttpResponse
+from higgsfield_async._media import Attachment
+from higgsfield_async._transports import _platform, _proxy
+from higgsfield_async._transports._answers import clean
+from higgsfield_async._transports._job_sets import JobSets
 from surfaces import IMAGE, MOTION, PROMPT
 
 words = st.sampled_from(["queued", "in_progress", "completed", "failed", "nsfw", "canceled", "odd", "", None, 3])
@@ -658,6 +662,50 @@ def test_job_sets_of_every_form() -> None:
     assert read(status="cancelled").status is JobStatus.CANCELED
     assert read().status is JobStatus.UNKNOWN
     assert odd.raw["jobs"][0]["status"] == "ip_detected"
+
+
+def test_what_became_of_the_money() -> None:
+    # By status: what it means as such, and where the record says that it was given back.
+    proxy = JobSets(_proxy._WORDS, _proxy._settle)
+    assert {word for word, (_, kept, _) in proxy.words.items() if kept == "yes"} == {"completed"}
+    assert {kept for word, (_, kept, _) in proxy.words.items() if word != "completed"} == {"unknown"}
+    assert {back for word, (_, _, back) in proxy.words.items() if word != "completed"} == {"no"}
+    assert proxy.words["terminated"] == (JobStatus.FAILED, "unknown", "no")
+    assert proxy.other == (JobStatus.UNKNOWN, "unknown", "no")
+    platform = JobSets(_platform._WORDS, _platform._settle)
+    assert {word: kept for word, (_, kept, _) in platform.words.items()} == {
+        **dict.fromkeys(("queued", "in_progress"), "unknown"),
+        "completed": "yes",
+        **dict.fromkeys(("failed", "nsfw", "canceled", "cancelled"), "no"),
+    }
+    assert all(kept == back for _, kept, back in platform.words.values())
+    assert platform.other == (JobStatus.UNKNOWN, "unknown", "unknown")
+
+
+def test_what_is_private_is_hidden_in_every_form() -> None:
+    assert clean("say hush and abc", ["hush", "abc"]) == "say … and abc"
+    # The longest first: what is left of it may tell the rest.
+    assert clean("a blue cat", ["blue cat", "a blue cat"]) == "…"
+    spoken = 'a "b"\nit\'s'
+    assert clean(f"<{spoken}> <{spoken!r}> <{json.dumps(spoken)}>", [spoken]) == "<…> <'…'> <\"…\">"
+    assert clean(f"<{PROMPT[:-1]}> <{PROMPT[:-1]}>", [PROMPT]) == "<…"
+
+
+def test_the_longest_request_that_the_proxy_takes() -> None:
+    def checked(spare: int) -> None:
+        size = 3_000_001  # of which base64 makes as much as of two bytes more
+        inside = len("data:image/png;base64,") + 4_000_004
+
+        def request(prompt: str) -> ImageToVideo:
+            return ImageToVideo(model="lite", motion_id=MOTION, prompt=prompt, images=["data:image/png;base64,AAAA"])
+
+        rest = len(msgspec.json.encode(_proxy._fields(request("x")))) - 1
+        file = Attachment(loc=("images", 0), head=b"\x89PNG\r\n\x1a\n", size=size, name="", sort="image")
+        PROXY_TRANSPORT.inlined(request("x" * (_proxy.LONGEST_BODY - rest - inside - spare)), [file])
+
+    checked(0)
+    with pytest.raises(InvalidRequest, match="takes 10 MiB"):
+        checked(-1)
 
 
 def test_a_v2_answer_of_every_form() -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import pickle
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -55,6 +56,7 @@ from higgsfield_async import (
 from higgsfield_async._domain import without_query
 from higgsfield_async._http import Call, HttpRequest, HttpResponse
 from higgsfield_async._polling import ends_wait
+from higgsfield_async._retry import may_repeat
 from higgsfield_async.sandbox import Fault, Sandbox
 from surfaces import IMAGE, MOTION, PROMPT
 
@@ -356,29 +358,101 @@ def test_gaps_between_looks() -> None:
     assert PollPolicy.fixed(5, deadline=7).deadline == PollPolicy.backoff(deadline=7).deadline == 7
 
 
+def test_policies_by_name_are_policies_spelt_out() -> None:
+    assert PollPolicy.fixed(5) == PollPolicy(first=5, factor=1, longest=5, jitter=0, adaptive=False)
+    assert PollPolicy.backoff() == PollPolicy(adaptive=False)
+    assert PollPolicy.backoff(3, 2, 40) == PollPolicy(first=3, factor=2, longest=40, adaptive=False)
+
+
 @pytest.mark.parametrize(
-    "make",
+    "settings",
     [
-        lambda: PollPolicy(first=0),
-        lambda: PollPolicy(first=20),
-        lambda: PollPolicy(factor=0.5),
-        lambda: PollPolicy(factor=1e9),
-        lambda: PollPolicy(jitter=2),
-        lambda: PollPolicy(deadline=0),
-        lambda: PollPolicy.fixed(-1),
-        lambda: PollPolicy.fixed(math.nan),
-        lambda: RetryPolicy(attempts=0),
-        lambda: RetryPolicy(first=-1),
-        lambda: RetryPolicy(first=30),
-        lambda: RetryPolicy(factor=0),
-        lambda: RetryPolicy(longest_retry_after=-1),
-        lambda: Limits(max_connections=0),
-        lambda: Limits(read=-1),
-        lambda: Limits(upload=0),
+        {"first": 10, "longest": 10},
+        {"first": 1e-9},
+        {"factor": 1},
+        {"factor": 100},
+        {"jitter": 0},
+        {"jitter": 1},
+        {"deadline": 0.1},
+        {"deadline": math.inf},
     ],
 )
-def test_settings_out_of_range(make: Callable[[], object]) -> None:
-    with pytest.raises(ConfigurationError):
+def test_a_poll_policy_may_go_to_its_bounds(settings: dict[str, Any]) -> None:
+    assert 0 < PollPolicy(**settings).gap(3, 0.5) <= 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"),
+    [
+        ({"attempts": 1}, 4),
+        ({"first": 0}, 0),
+        ({"first": 0, "longest": 0}, 0),
+        ({"first": 20}, 20),
+        ({"factor": 1}, 0.5),
+        ({"factor": 100}, 20),
+        ({"longest_retry_after": 0.5}, 4),
+        ({"longest_retry_after": 0}, 4),
+    ],
+)
+def test_a_retry_policy_may_go_to_its_bounds(settings: dict[str, Any], longest: float) -> None:
+    policy = RetryPolicy(**settings)
+    assert policy.delay(4, None, 1) == longest
+    assert policy.delay(4, 0, 1) == longest
+
+
+TRANSIENT = ServiceUnavailable("busy", status=503, transient=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "submits", "key", "again"),
+    [
+        # What does not pass by itself is not tried again, whatever it costs.
+        (InvalidRequest("x"), False, None, False),
+        (InvalidRequest("x", refused=True), True, "key", False),
+        # What costs nothing is.
+        (TRANSIENT, False, None, True),
+        # Nobody knows whether this one was accepted; nothing but its key keeps a second one from being paid for.
+        (TRANSIENT, True, None, False),
+        (TRANSIENT, True, "key", True),
+        (RateLimited("x", status=429, refused=True, transient=True), True, None, True),
+    ],
+)
+def test_what_may_be_sent_again(error: HiggsfieldError, key: str | None, *, submits: bool, again: bool) -> None:
+    call = Call("submit", HttpRequest("POST", "https://example.com", {}), lambda _: None, submits=submits, key=key)
+    assert may_repeat(call, error) is again
+
+
+POLLING = "PollPolicy needs 0 < first <= longest, factor 1 to 100, jitter from 0 to 1 and deadline > 0."
+RETRYING = (
+    "RetryPolicy needs a whole number of attempts >= 1, 0 <= first <= longest, factor 1 to 100 "
+    "and longest_retry_after >= 0."
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "needs"),
+    [
+        (lambda: PollPolicy(first=0), POLLING),
+        (lambda: PollPolicy(first=20), POLLING),
+        (lambda: PollPolicy(factor=0.5), POLLING),
+        (lambda: PollPolicy(factor=100.5), POLLING),
+        (lambda: PollPolicy(jitter=2), POLLING),
+        (lambda: PollPolicy(deadline=0), POLLING),
+        (lambda: PollPolicy.fixed(-1), POLLING),
+        (lambda: PollPolicy.fixed(math.nan), POLLING),
+        (lambda: RetryPolicy(attempts=0), RETRYING),
+        (lambda: RetryPolicy(first=-1), RETRYING),
+        (lambda: RetryPolicy(first=30), RETRYING),
+        (lambda: RetryPolicy(factor=0), RETRYING),
+        (lambda: RetryPolicy(factor=100.5), RETRYING),
+        (lambda: RetryPolicy(longest_retry_after=-1), RETRYING),
+        (lambda: Limits(max_connections=0), "Limits needs whole numbers >= 1"),
+        (lambda: Limits(read=-1), "The times of Limits"),
+        (lambda: Limits(upload=0), "The times of Limits"),
+    ],
+)
+def test_settings_out_of_range(make: Callable[[], object], needs: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(needs)}"):
         make()
 
 

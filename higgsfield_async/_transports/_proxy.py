@@ -369,8 +369,9 @@ class ProxyTransport:
                 items=tuple(cast("T", read(item)) for item in listing.items if isinstance(item.get("id"), str)),
                 size=int(query["size"]),
                 received=len(listing.items),
-                total=listing.total if isinstance(listing.total, int) else None,
-                cursor=listing.cursor if isinstance(listing.cursor, (int, str)) else None,
+                # To Python, JSON's `true` is a number too.
+                total=listing.total if type(listing.total) is int else None,
+                cursor=listing.cursor if type(listing.cursor) in (int, str) else None,
             )
 
         return Call(name, self._request("GET", f"/higgsfield/tpl/{path}?{urlencode(query)}"), decode)
