@@ -111,6 +111,7 @@ def opened(file: Path, form: Format | None, kind: str | None) -> tuple[int, Form
         raise InvalidRequest(msg)
     try:
         descriptor = sys.stdin.fileno() if str(file) == "-" else os.open(file, os.O_RDONLY)
+        os.read(descriptor, 0)  # of a folder, this is an error
     except OSError as error:
         msg = f"{file} cannot be read: {error.strerror}."
         raise InvalidRequest(msg) from None

@@ -57,7 +57,7 @@ def test_each_row_is_a_line_and_is_paid_once(run: Run, use: Use, service: Sandbo
 def test_what_is_wrong_is_one_row_alone(run: Run, use: Use, service: Sandbox, tmp_path: Path) -> None:
     use("platform")
     service.plan(Plan(end="failed", reason="too dark"))
-    rows = [
+    rows: list[dict[str, Any] | str] = [
         *prompts(1),
         "nonsense",
         {"prompt": "of no type"},
@@ -138,6 +138,7 @@ def test_json_tells_of_each_submit_too(run: Run, use: Use, tmp_path: Path) -> No
     ("arguments", "code", "words"),
     [
         (["none.jsonl"], 2, "No such file"),
+        (["."], 2, "Is a directory"),
         (["--nothing"], 2, "no option --nothing"),
         (["rows", "--as", "film"], 2, "no such type"),
         (["rows", "--detach"], 2, "leave --detach out"),
@@ -252,3 +253,18 @@ def test_ctrl_c_in_a_batch_says_how_to_go_on(use: Use, service: Sandbox, environ
         said = child.stderr.read()
     assert child.returncode == 130, said
     assert "3 generations under way. The same command again goes on where this one was left." in said
+
+
+def test_ctrl_c_may_cancel_a_batch(use: Use, service: Sandbox, environment: Path, tmp_path: Path) -> None:
+    use("platform")
+    service.plan(*[Plan(queued=10_000)] * 2)
+    row = {"type": "model", "model_id": "higgsfield-ai/dop/turbo", "arguments": {"prompt": "p", "image_url": IMAGE}}
+    words = [*PROGRAM, "batch", write(tmp_path / "rows", row, row), "--no-save", "--on-cancel", "cancel"]
+    with subprocess.Popen(words, env=environment_of(environment), stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert all("queued" in child.stderr.readline() for _ in range(2))
+        child.send_signal(signal.SIGINT)
+        said = child.stderr.read()
+    assert child.returncode == 130, said
+    assert "The same command again" not in said
+    assert [each.status for each in service.generations.values()] == ["canceled"] * 2

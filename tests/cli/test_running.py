@@ -42,6 +42,19 @@ def test_the_first_signal_leaves_what_is_paid_running(
     assert len(service.generations) == 1
 
 
+def test_a_wait_that_is_left_says_how_to_go_on(run: Run, use: Use, service: Sandbox, environment: Path) -> None:
+    use("platform")
+    service.plan(*[Plan(queued=10_000)] * 4)
+    refs = [run(*DOP, "--detach").out.strip() for _ in range(4)]
+    with subprocess.Popen([*PROGRAM, "wait", *refs], stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        assert all("queued" in child.stderr.readline() for _ in refs)
+        child.send_signal(signal.SIGINT)
+        said = child.stderr.read()
+    assert child.returncode == 130, said
+    assert "4 generations under way. To pick up: higgsfield-async recover" in said
+
+
 def test_what_is_canceled_with_the_command_costs_nothing(use: Use, service: Sandbox, environment: Path) -> None:
     use("platform")
     service.plan(Plan(queued=10_000))

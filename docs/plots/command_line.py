@@ -1,4 +1,7 @@
-"""Draws `command-line.svg`: a batch on a terminal, with a sandbox. Run it from anywhere, where the tests' packages are."""
+"""Draws docs/images/command-line.svg: a batch on a terminal, half done, against a sandbox.
+
+python docs/plots/command_line.py            draws it
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def main() -> None:
         child.close(force=True)
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print("\n".join(shown).rstrip(), markup=False, highlight=False)
-    console.save_svg(str(Path(__file__).with_name("command-line.svg")), title="higgsfield-async")
+    console.save_svg(str(Path(__file__).parents[1] / "images" / "command-line.svg"), title="higgsfield-async")
 
 
 if __name__ == "__main__":
