@@ -76,6 +76,15 @@ def listed(transport: Transport, of: type, version: int = 1, **asked: Any) -> Ca
     return transport.catalogue(of, **{"size": None, "search": None, "cursor": None, "version": version, **asked})
 
 
+def long(millions: int) -> str:
+    return "data:image/png;base64," + "A" * 1_000_000 * millions
+
+
+def submitted_with(*images: str) -> Any:
+    request = ImageToVideo(model="lite", motion_id=MOTION, prompt=PROMPT, images=images)
+    return PROXY_SIDE.submit(request, NONE)
+
+
 def inlined(transport: Transport, *files: Attachment) -> Any:
     return transport.inlined(ImageToVideo(model="lite", motion_id=MOTION, prompt=PROMPT, images=[IMAGE]), files)
 
@@ -158,15 +167,8 @@ FOUND: dict[str, Callable[[], Any]] = {
             "list models": lambda: listed(PROXY_SIDE, Model),
             "list motions twice": lambda: listed(PROXY_SIDE, Motion, 2),
             "search voices": lambda: listed(PROXY_SIDE, Voice, search="x"),
-            "take this": lambda: PROXY_SIDE.submit(
-                ImageToVideo(
-                    model="lite",
-                    motion_id=MOTION,
-                    prompt=PROMPT,
-                    images=[IMAGE, *["data:image/png;base64," + "A" * 6_000_000] * 2],
-                ),
-                NONE,
-            ),
+            "take a long one": lambda: submitted_with(IMAGE, long(11)),
+            "take two long ones": lambda: submitted_with(long(6), long(6)),
         }.items()
     },
     **{
