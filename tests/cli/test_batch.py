@@ -165,9 +165,9 @@ def test_what_dooms_the_rest_ends_it(run: Run, use: Use, service: Sandbox, tmp_p
 def test_a_cluster_makes_a_batch(run: Run, cluster_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIGGSFIELD_DATABASE_URL", cluster_dsn)
     file = write(tmp_path / "rows", *prompts(2), {"type": "generate", "prompt": "p"})
-    ran = run("batch", file, "--no-save", "--timeout", "0", code=1)
+    ran = run("batch", file, "--no-save", "--timeout", "1", code=1)
     assert sorted(thing["event"] for thing in ran.things) == ["open", "open", "refused"]
-    again = run("batch", file, "--no-save", "--timeout", "0", code=1)
+    again = run("batch", file, "--no-save", "--timeout", "1", code=1)
     assert {thing["ref"] for thing in again.things} == {thing["ref"] for thing in ran.things}
     assert "forget" in run("batch", file, "--again", code=2).err
 
