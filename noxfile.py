@@ -68,6 +68,9 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
+EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
+# The package with all of them.
+ALL = f".[{','.join(EXTRAS)}]"
 SANDBOX_FLOOR = 95
 MUTANTS_FLOOR = 0.9
 
@@ -87,7 +90,7 @@ def interpreter(version: str) -> str:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, with coverage; judge the coverage when all of them ran."""
-    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("tests"))
+    session.install("-e", ALL, *group("tests"))
     session.run("pytest", "--cov", "--cov-report=", "--cov-fail-under=0", *session.posargs)
     if session.posargs:  # some tests cover some of the code
         session.run("coverage", "report", "--fail-under=0")
@@ -99,32 +102,125 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report", f"--omit={sandbox}")
 
 
-def add_tests_on(version: str) -> None:
-    """Add the session that runs the tests on one version of Python.
+def try_wheel(session: nox.Session, constraints: Path | None = None) -> None:
+    """Build the wheel through the sdist, install it, and run the tests where the source cannot be imported.
 
     Without coverage: which branches CPython reports differs between versions, so `tests` alone judges them.
     """
+    within = [] if constraints is None else ["--constraint", str(constraints)]
+    session.install("build")
+    with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
+        away = Path(folder)
+        built = build_wheel(session, away / "dist")
+        # Reinstalled whenever it is built: the version is the same until the next commit.
+        session.install("--force-reinstall", "--no-deps", str(built))
+        session.install(f"{built}[{','.join(EXTRAS)}]", *group("tests"), *within)
+        for name in ("benchmarks", "docs", "examples", "tests"):
+            shutil.copytree(ROOT / name, away / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        for path in (*ROOT.glob("*.md"), ROOT / "pyproject.toml"):
+            shutil.copy(path, away)
+        session.chdir(away)
+        where = "import higgsfield_async; print(higgsfield_async.__file__)"
+        found = str(session.run("python", "-c", where, silent=True, env={"PYTHONPATH": None})).strip()
+        if "site-packages" not in Path(found).parts:
+            session.error(f"The tests would read {found}, not the wheel")
+        session.run("pytest", "-m", "not once", *session.posargs, env={"PYTHONPATH": None})
+        session.chdir(ROOT)
+
+
+def build_wheel(session: nox.Session, folder: Path) -> Path:
+    """Build the sdist from the source and the wheel from the sdist; `build` must be installed."""
+    session.run("python", "-m", "build", "--outdir", str(folder), ".", silent=True)
+    (built,) = folder.glob("*.whl")
+    session.log(f"Built {built.name}")
+    return built
+
+
+def fresh_python(session: nox.Session, home: Path) -> Path:
+    """Return the Python of a new environment with nothing in it."""
+    session.run("python", "-m", "venv", "--without-pip", str(home), silent=True)
+    return home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def install_into(session: nox.Session, python: Path, wanted: str) -> None:
+    """Install into another environment than the session's."""
+    session.run("python", "-m", "pip", "--python", str(python), "install", "--quiet", wanted)
+
+
+def add_tests_on(version: str) -> None:
+    """Add the session that runs the tests on one version of Python."""
 
     @nox.session(name=f"tests-{version}", python=interpreter(version))
     def tests_on(session: nox.Session) -> None:
-        session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("tests"))
-        session.run("pytest", "-m", "not once", *session.posargs)
+        try_wheel(session)
 
-    tests_on.__doc__ = f"Run the tests on Python {version}."
+    tests_on.__doc__ = f"Run the tests on Python {version}, with the newest dependencies, on the built wheel."
 
 
 for _version in PYTHONS:
     add_tests_on(_version)
 
 
+@nox.session(name="min-deps", python=interpreter(PYTHONS[0]))
+def min_deps(session: nox.Session) -> None:
+    """Run the tests on the oldest Python, with the oldest dependencies that pyproject.toml allows, on the wheel."""
+    oldest = Path(session.create_tmp(), "oldest.txt")
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "compile", "--quiet", "--resolution=lowest-direct", "--all-extras"),
+        *(f"--python={session.bin}/python", f"--output-file={oldest}", "pyproject.toml"),
+        silent=True,
+    )
+    try_wheel(session, oldest)
+
+
+@nox.session
+def extras(session: nox.Session) -> None:
+    """Install the wheel without any extra, and with each of them alone, and see that it works and says what it lacks.
+
+    `-- cli otel` looks at those alone; the one without any is called `bare`.
+    """
+    session.install("build")
+    with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
+        built = build_wheel(session, Path(folder, "dist"))
+        for extra in session.posargs or ["bare", *EXTRAS]:
+            python = fresh_python(session, Path(folder, extra))
+            install_into(session, python, str(built) if extra == "bare" else f"{built}[{extra}]")
+            session.run(str(python), "-I", "tests/extras/check.py", extra, external=True)
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Build the package, and list what it brings along (CycloneDX), alone and with every extra: `-- --into FOLDER`."""
+    into = Path(session.posargs[1] if session.posargs[:1] == ["--into"] else "release").resolve()
+    session.install("build", *group("sbom"))
+    shutil.rmtree(into, ignore_errors=True)
+    built = build_wheel(session, into / "dist")
+    (into / "sbom").mkdir()
+    with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
+        # What is listed is this version, which pyproject.toml leaves to the tags.
+        named = Path(folder, "pyproject.toml")
+        version = f'version = "{built.name.split("-")[1]}"'
+        named.write_text((ROOT / "pyproject.toml").read_text().replace('dynamic = ["version"]', version))
+        for name, wanted in (("higgsfield-async", ""), ("higgsfield-async-all", f"[{','.join(EXTRAS)}]")):
+            python = fresh_python(session, Path(folder, name))
+            install_into(session, python, f"{built}{wanted}")
+            session.run(
+                *("cyclonedx-py", "environment", f"--pyproject={named}", "--mc-type=library"),
+                *("--output-reproducible", f"--output-file={into / 'sbom' / name}.cdx.json", str(python)),
+            )
+    session.log(f"Built into {into}")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting. `-- --fix` repairs what it can."""
+    """Check style and formatting, and the workflows. `-- --fix` repairs what it can."""
     session.install(*group("lint"))
     if "--fix" in session.posargs:
         session.run("ruff", "check", "--fix", ".")
         session.run("ruff", "format", ".")
         return
+    session.run("zizmor", "--offline", "--persona=pedantic", ".github")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -134,7 +230,7 @@ def types(session: nox.Session) -> None:
     """Check types: mypy and pyright, both strict, over the package and what a user would write."""
     # pyright runs on node; without one on this machine, take the one that comes as a wheel.
     node = [] if shutil.which("node") else ["pyright[nodejs]"]
-    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("typing"), *node)
+    session.install("-e", ALL, *group("typing"), *node)
     session.run("mypy")
     session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
@@ -142,10 +238,17 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning or a dangling reference fails."""
-    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("docs"))
+    session.install("-e", ALL, *group("docs"))
     html = Path(session.create_tmp(), "html")
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-E", "-b", "html", "docs", str(html))
     session.log(f"The documentation is at {html / 'index.html'}")
+
+
+@nox.session
+def api(session: nox.Session) -> None:
+    """See whether the public API is as recorded, and what breaks callers in the changelog; `-- --record` records it."""
+    session.install("-e", ALL, "griffelib>=2,<3")
+    session.run("python", "tests/public_api.py", *session.posargs)
 
 
 @nox.session
@@ -188,8 +291,22 @@ def bench(session: nox.Session) -> None:
     name, *arguments = session.posargs
     if Path(name).stem not in scripts:
         session.error(f"No benchmark {name!r}; there are: {', '.join(scripts) or 'none'}")
-    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("bench"))
+    session.install("-e", ALL, *group("bench"))
     session.run("python", str(scripts[Path(name).stem]), *arguments)
+
+
+@nox.session(python=interpreter(PYTHONS[0]))
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads the bytes of others, for `-- --seconds 600`."""
+    session.install("-e", ALL, *group("fuzz"))
+    session.run("python", "tests/fuzz/fuzz.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Do all there is to do under faults, for `-- --minutes 30`, and see that nothing grows, is lost or paid twice."""
+    session.install("-e", ALL)
+    session.run("python", "benchmarks/soak.py", *session.posargs)
 
 
 @nox.session
@@ -199,7 +316,7 @@ def mutants(session: nox.Session) -> None:
     All of it takes hours; it goes on where it was stopped, and fails where fewer than nine in ten are noticed.
     Then `.nox/mutants/bin/mutmut browse` shows those that were not.
     """
-    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("mutants"))
+    session.install("-e", ALL, *group("mutants"))
     # Looking for plugins among all that is installed takes longer than most of these tests.
     plugins = "anyio.pytest_plugin,pytest_socket,pytest_timeout,_hypothesis_pytestplugin"
     wanted = [f"higgsfield_async._{name.removeprefix('_').removesuffix('.py')}." for name in session.posargs]
@@ -219,56 +336,6 @@ def mutants(session: nox.Session) -> None:
         session.log(f"{module}: {noticed[module]} of {len(outcomes)} were noticed")
     if noticed["all of it"] < MUTANTS_FLOOR * len(found["all of it"]) or not found["all of it"]:
         session.error(f"Fewer than {MUTANTS_FLOOR:.0%} were noticed")
-
-
-@nox.session
-def wheel(session: nox.Session) -> None:
-    """Build the wheel through the sdist, and run the tests on it where the source cannot be imported."""
-    session.install("build", *group("tests"))
-    with tempfile.TemporaryDirectory(prefix="higgsfield-async-") as folder:
-        away = Path(folder)
-        session.run("python", "-m", "build", "--outdir", str(away / "dist"), ".", silent=True)
-        (built,) = (away / "dist").glob("*.whl")
-        session.log(f"Built {built.name}")
-        # Reinstalled whenever it is built: the version is the same until the next commit.
-        session.install("--force-reinstall", "--no-deps", str(built))
-        session.install(f"{built}[cli,cluster,fastapi,sandbox]")
-        for name in ("tests", "docs", "examples", "benchmarks"):
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, away / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
-            shutil.copy(ROOT / name, away)
-        session.chdir(away)
-        session.run("pytest", "-m", "not once", *session.posargs, env={"PYTHONPATH": None})
-        where = "import higgsfield_async; print(higgsfield_async.__file__)"
-        found = session.run("python", "-c", where, silent=True, env={"PYTHONPATH": None})
-        if ROOT in Path(str(found).strip()).parents and "site-packages" not in str(found):
-            session.error(f"The tests read {str(found).strip()}, not the wheel")
-        session.chdir(ROOT)
-
-
-@nox.session(name="min-deps")
-def min_deps(session: nox.Session) -> None:
-    """Run the tests with the oldest dependencies that pyproject.toml allows."""
-    oldest = Path(session.create_tmp(), "oldest.txt")
-    session.install("uv")
-    session.run(
-        *(
-            "uv",
-            "pip",
-            "compile",
-            "--quiet",
-            "--resolution=lowest-direct",
-            "--extra=cli",
-            "--extra=cluster",
-            "--extra=fastapi",
-            "--extra=sandbox",
-        ),
-        *(f"--python={sys.executable}", f"--output-file={oldest}", "pyproject.toml"),
-        silent=True,
-    )
-    session.install("-e", ".[cli,cluster,fastapi,sandbox]", *group("tests"), "--constraint", str(oldest))
-    session.run("pytest", "-m", "not once", *session.posargs)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """An asyncio SDK for Higgsfield's image and video generation, over the reseller proxy or the platform itself."""
 
+import logging
+
 import msgspec
 
 from higgsfield_async._agents import Agents, AgentSession
@@ -77,6 +79,7 @@ from higgsfield_async._requests import (
 )
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import GenerationTask
+from higgsfield_async._telemetry import LastWords
 from higgsfield_async._transports import PlatformTransport, ProxyTransport, Transport
 
 __all__ = [
@@ -165,6 +168,8 @@ __all__ = [
     "WebhookError",
     "Writer",
 ]
+
+logging.getLogger(__name__).addHandler(LastWords())
 
 # Tracebacks and reprs name what a user imports, not where it happens to be written. Not so the structs: msgspec reads
 # their annotations in the module that they name, when it first needs them.

@@ -21,6 +21,7 @@ from higgsfield_async._http import Ticket
 from higgsfield_async._polling import ends_wait
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import Parts, checked_seconds
+from higgsfield_async._telemetry import fields
 
 logger = logging.getLogger("higgsfield_async.agents")
 
@@ -161,7 +162,7 @@ class AgentSession:
         except anyio.get_cancelled_exc_class():
             if ticket.in_flight:
                 msg = "A message to agent session %s was cancelled on its way: it may have been taken, and paid for."
-                logger.warning(msg, self.id)
+                logger.warning(msg, self.id, extra=fields(paid=True))
             raise
         except HiggsfieldError as error:
             if error.charged != "unknown":
@@ -231,7 +232,8 @@ class AgentSession:
                     except HiggsfieldError as error:
                         if ends_wait(error):
                             raise
-                        logger.info("A look at an agent session failed, and will be repeated: %s", error)
+                        msg = "A look at an agent session failed, and will be repeated: %s"
+                        logger.info(msg, error, extra=fields(error=error))
                         failed, failures = error, failures + 1
                         pause = max(pause, self._retry.delay(failures, error.retry_after, random.random()))
                         continue

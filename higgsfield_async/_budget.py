@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from higgsfield_async._domain import Estimate
 from higgsfield_async._errors import BudgetExceeded, Charged, ConfigurationError, HiggsfieldError
+from higgsfield_async._telemetry import SILENT, Telemetry
 
 Unit: TypeAlias = Literal["points", "credits", "usd"]
 Money: TypeAlias = Decimal | int | float | str
@@ -189,18 +190,27 @@ class Spending(Struct, frozen=True, kw_only=True):
 
 _Column: TypeAlias = Literal["charged", "open", "unknown", "free"]
 _COLUMN: dict[Charged, _Column] = {"yes": "charged", "no": "free", "unknown": "unknown"}
+# What may have been charged counts as spent.
+_SPENT: dict[_Column, Charged] = {"charged": "yes", "unknown": "unknown"}
 
 
 class Books:
-    """What one client spent, by kind."""
+    """What one client spent, by kind.
+
+    Attributes:
+        telemetry: Told of each amount.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, dict[_Column, Cost]] = {}
+        self.telemetry: Telemetry = SILENT
 
     def add(self, kind: str, column: _Column, price: Estimate | None, times: int = 1) -> None:
         """Books a generation, or takes it out again."""
         row = self._sums.setdefault(kind, {})
         row[column] = row.get(column, _NONE).plus(price, times)
+        if price is not None and column in _SPENT:
+            self.telemetry.spent(kind, _SPENT[column], price, times)
 
     @property
     def rows(self) -> list[Spending]:

@@ -73,6 +73,7 @@ from higgsfield_async._sources import Sources
 from higgsfield_async._sqlite import SQLiteJournal
 from higgsfield_async._submits import Submits, checked_budget
 from higgsfield_async._task import GenerationTask, OnCancel, Parts, ServiceCalls, checked_on_cancel, checked_seconds
+from higgsfield_async._telemetry import fields
 from higgsfield_async._tracker import Tracked, Tracker
 from higgsfield_async._transports import Service, Transport, transport_from, unlisted
 from higgsfield_async._webhooks import WebhookEvent
@@ -332,7 +333,7 @@ class Higgsfield:
             # The caller has no handle: this line is all that is left of what was paid for.
             cancelled = isinstance(error, asyncio.CancelledError)
             said = "A run was cancelled after its submit: %s" if cancelled else "A run broke off after its submit: %s"
-            logger.warning(said, task.ref.to_json())
+            logger.warning(said, task.ref.to_json(), extra=fields(task.ref, error, paid=True))
             raise
         else:
             return job_set
@@ -450,6 +451,7 @@ class Higgsfield:
                 cancel=self._submits.cancel_behind if on_leave == "cancel" else None,
                 save=None if save is None else functools.partial(self._begin_saving, parts, save),
                 closed=lambda: self._closed,
+                telemetry=parts.engine.telemetry,
             )
             # While it draws, this keeps it alive, and closing the client ends it.
             self._flows.add(flow)
@@ -546,7 +548,8 @@ class Higgsfield:
                 if not return_exceptions or not isinstance(doom, HiggsfieldError):
                     # They are handed to nobody: these lines are all that is left of what was paid for.
                     for ref in refs:
-                        logger.warning("A result of gather was not taken: %s", ref.to_json())
+                        msg = "A result of gather was not taken: %s"
+                        logger.warning(msg, ref.to_json(), extra=fields(ref, paid=True))
                     raise
                 # What was not drawn any more would have met with what ended the drawing.
                 found = [copy.copy(doom) if each is None else each for each in found]
@@ -606,7 +609,7 @@ class Higgsfield:
             except Found:
                 pass  # by somebody else, in this moment
             except HiggsfieldError as error:
-                logger.warning("Not recovered: %s", error)
+                logger.warning("Not recovered: %s", error, extra=fields(error=error))
             else:
                 yield task
 
@@ -667,7 +670,8 @@ class Higgsfield:
         ledger.forgotten(key)
         parts.tracker.disown(key)
         if entry.ref is not None and entry.state != "ended":
-            logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())
+            msg = "Forgotten, and not seen to end: %s"
+            logger.warning(msg, entry.ref.to_json(), extra=fields(entry.ref, paid=True))
         return entry
 
     async def prune(self, before: datetime) -> int:
@@ -700,7 +704,8 @@ class Higgsfield:
         if self._parts is None:
             return Stats(waiting=0, queued=0, running=0, done=0, failed=0)
         tracker = self._parts.tracker
-        states = [tracked.status for tracked in tracker.opened if tracked.held]
+        # A list first, in one step: metrics are read in a thread of their own.
+        states = [tracked.status for tracked in list(tracker.opened) if tracked.held]
         running = states.count(JobStatus.IN_PROGRESS)
         done = tracker.ends[JobStatus.COMPLETED]
         return Stats(
@@ -954,6 +959,7 @@ class Higgsfield:
                     if parts.ledger is not None:
                         await parts.ledger.close()
                 finally:
+                    parts.engine.telemetry.forget(self)
                     await parts.engine.close()
 
     def _under_way(self) -> set[asyncio.Task[Any]]:
@@ -965,7 +971,10 @@ class Higgsfield:
             raise ClientClosed(msg)
         self._check_loop()
         if self._parts is None:
-            self._parts = self._make_parts(self._make_engine())
+            engine = self._make_engine()
+            self._submits.books.telemetry = engine.telemetry
+            engine.telemetry.watch(self, self._transport.name)
+            self._parts = self._make_parts(engine)
         return self._parts
 
     def _make_engine(self) -> HttpEngine:
@@ -997,6 +1006,7 @@ class Higgsfield:
             poll=self._poll,
             retry=self._retry,
             limits=self._limits,
+            telemetry=engine.telemetry,
         )
         return Parts(
             transport=transport,

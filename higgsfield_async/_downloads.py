@@ -25,6 +25,7 @@ from higgsfield_async._http import HttpResponse
 from higgsfield_async._names import file_name, name_of, stem_of
 from higgsfield_async._ranges import Entity, answered, entity_of, resuming, with_total
 from higgsfield_async._signatures import HEAD, unlike
+from higgsfield_async._telemetry import NOTHING, Observed, fields
 
 if TYPE_CHECKING:
     from higgsfield_async._engine import Body, HttpEngine
@@ -106,7 +107,9 @@ class Source:
         """Asks for it, or for the rest of it, unless it is coming already. Some of it is here then, or all."""
         if self._body is None and not self.done:
             await self._engine.retrying(
-                self._open, lambda error, pause: not error.transient or self.void or not self.spend(pause)
+                self._open,
+                lambda error, pause: not error.transient or self.void or not self.spend(pause),
+                "download",
             )
 
     def spend(self, pause: float) -> bool:
@@ -132,7 +135,7 @@ class Source:
                 self._cuts += 1
                 if not error.transient or self._left <= 0 or self._cuts > CUTS:
                     raise
-                logger.info("Taken up again after %d bytes: %s", self.offset, error)
+                logger.info("Taken up again after %d bytes: %s", self.offset, error, extra=fields(error=error))
             except BaseException:
                 self.close()
                 raise
@@ -283,6 +286,10 @@ class MediaStream(AsyncIterator[bytes]):
         self._over = False
         self._given_up = False
         self._reading: anyio.CancelScope | None = None
+        self._telemetry = engine.telemetry
+        self._kind = media.kind
+        self._observed: Observed = NOTHING
+        self._begun = False
         self.failure: BaseException | None = None
 
     @property
@@ -322,14 +329,18 @@ class MediaStream(AsyncIterator[bytes]):
             self._ready = ready
             if not ready:
                 self._over = True
+                self._close()
         return self._ready.pop()
 
     async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
         """Does something with the source, until this is closed; nobody else may meanwhile."""
         if self._reading is not None:
             raise RuntimeError("This stream is being read already.")
+        if not self._begun:
+            self._begun, self._observed = True, self._telemetry.download(self._kind)
+            self._observed.keep()
         try:
-            with anyio.CancelScope() as self._reading:
+            with anyio.CancelScope() as self._reading, self._observed:
                 return await work()
         except Exception as error:
             self._over, self.failure = True, error
@@ -345,7 +356,12 @@ class MediaStream(AsyncIterator[bytes]):
     def _read(self) -> None:
         self._reading = None
         if self._over:
-            self._source.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._source.close()
+        observed, self._observed = self._observed, NOTHING
+        observed.end(self.failure)
 
     def _not_whole(self) -> DownloadError:
         # Its end would pass for the end of the file.
@@ -358,7 +374,7 @@ class MediaStream(AsyncIterator[bytes]):
         self._over = True
         self._ready = []
         if self._reading is None:
-            self._source.close()
+            self._close()
         else:
             self._given_up = True
             self._reading.cancel()
@@ -374,9 +390,14 @@ class MediaStream(AsyncIterator[bytes]):
 
     def __del__(self) -> None:
         # From wherever the last reference was dropped, be it another thread; of a loop that may be closed.
-        if self._source.open:
+        if self._source.open or self._observed is not NOTHING:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._source.close)
+                self._loop.call_soon_threadsafe(_let_go, self._source, self._observed)
+
+
+def _let_go(source: Source, observed: Observed) -> None:
+    source.close()
+    observed.end()
 
 
 class _Part:
@@ -450,7 +471,10 @@ async def _to_file(
                 return path
 
     try:
-        return await engine.retrying(attempt, lambda _, pause: not source.void or not source.spend(pause))
+        with engine.telemetry.download(media.kind):
+            return await engine.retrying(
+                attempt, lambda _, pause: not source.void or not source.spend(pause), "download"
+            )
     finally:
         source.close()
         if not part.over:

@@ -12,7 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -37,8 +37,9 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._http import Call, Grant, HttpResponse, Ticket
 from higgsfield_async._limits import Limits
-from higgsfield_async._pace import SHARES, Lane, Pace, Unused
+from higgsfield_async._pace import SHARES, Pace, Unused
 from higgsfield_async._retry import RetryPolicy, may_repeat
+from higgsfield_async._telemetry import Tried, fields, telemetry
 
 T = TypeVar("T")
 
@@ -46,6 +47,9 @@ logger = logging.getLogger("higgsfield_async.engine")
 
 # The edge in front of the platform refuses libraries that do not say who they are (Cloudflare's 1010).
 USER_AGENT = f"higgsfield-async/{importlib.metadata.version('higgsfield-async')}"
+
+# Whoever opens a client imports this module outside the event loop, and what it takes to be watched with it.
+telemetry()
 
 # Far above any answer of JSON; it keeps a stream without end from filling the memory.
 LONGEST_ANSWER = 64 * 1024 * 1024
@@ -85,6 +89,7 @@ class HttpEngine:
         trust_env: bool,
         allow_private: bool,
     ) -> None:
+        self.telemetry = telemetry()
         self._allow_private = allow_private
         self._retry = retry
         self.limits = limits
@@ -175,6 +180,7 @@ class HttpEngine:
             try:
                 return await self.send_once(call, ticket)
             except HiggsfieldError as error:
+                ticket.failures += 1
                 if error.refused:
                     ticket.in_flight = ticket.doubtful
                 elif call.submits:
@@ -187,20 +193,21 @@ class HttpEngine:
             return not may_repeat(call, error) or time.monotonic() + pause >= ticket.waits_until
 
         try:
-            return await self.retrying(attempt, give_up)
+            return await self.retrying(attempt, give_up, _lane(call))
         except HiggsfieldError as error:
             if call.submits:
                 error.charged = "unknown" if ticket.doubtful else "no"
             raise
 
     async def retrying(
-        self, attempt: Callable[[], Coroutine[object, object, T]], give_up: Callable[[Any, float], bool]
+        self, attempt: Callable[[], Coroutine[object, object, T]], give_up: Callable[[Any, float], bool], what: Tried
     ) -> T:
         """Makes an attempt, and again as the policy has it.
 
         Args:
             attempt: What to do; it raises one of our errors where it fails.
             give_up: Whether it is of no use after this error, with so many seconds to wait first.
+            what: What it is called where it is counted.
         """
         failures = 0
         pause = 0.0
@@ -212,8 +219,9 @@ class HttpEngine:
             pause = self._retry.delay(failures, error.retry_after, random.random())
             return give_up(error, pause)
 
-        def told(error: HiggsfieldError) -> float:
-            logger.info("Trying again in %.1f s: %s", pause, error)
+        def again(error: HiggsfieldError) -> float:
+            logger.info("Trying again in %.1f s: %s", pause, error, extra=fields(error=error))
+            self.telemetry.retried(what, error)
             return 0.0
 
         async def rested() -> T:
@@ -230,21 +238,21 @@ class HttpEngine:
             # The policy draws its own jitter: backoff's would also shrink what a service asked for.
             jitter=None,
             logger=None,
-            value=told,
+            value=again,
         )(rested)
         return await retried()
 
     async def send_once(self, call: Call[T], ticket: Ticket | None = None) -> T:
         """Performs a call, and whatever call its answer leads to, each once and in its turn."""
         ticket = ticket or Ticket()
-        lane: Lane = "submit" if call.submits else "poll" if call.polls else "other"
+        lane = _lane(call)
         era = await self.pace.enter(lane, ticket.waits_until)
         failed: BaseException | None = None
         try:
             if ticket.begin is not None:
                 await ticket.begin()
             ticket.in_flight = call.submits
-            answer = await self.exchange(call)
+            answer = await self.exchange(call, ticket.failures)
         except JournalError:
             failed = Unused()
             raise
@@ -260,8 +268,8 @@ class HttpEngine:
             raise ConnectionFailed(f"The {call.name} was given up before it was sent again.", refused=True)
         return await self.send_once(cast("Call[T]", answer), ticket)
 
-    async def exchange(self, call: Call[T]) -> T | Call[T]:
-        """Performs a call once, in the place that the caller holds."""
+    async def exchange(self, call: Call[T], failures: int = 0) -> T | Call[T]:
+        """Performs a call once, in the place that the caller holds, after so many failures."""
         request = call.request
         url = URL(request.url, encoded=True)
         headers = {"User-Agent": USER_AGENT, **request.headers}
@@ -273,19 +281,21 @@ class HttpEngine:
             headers["Connection"] = "close"
             host = url.raw_host
         try:
-            async with (self._fresh if call.fresh else self._session).request(
-                request.method,
-                url,
-                data=_in_pieces(request.body),
-                headers=headers,
-                # Our keys never follow a redirect.
-                allow_redirects=False,
-                raise_for_status=False,
-                timeout=self._polling if call.polls else self._timeout,
-                server_hostname=host,
-            ) as response:
-                body = await self._read(response, call.name)
-                answer = HttpResponse(response.status, response.headers, body, time.time())
+            with self.telemetry.exchange(request.method, request.url, failures) as observed:
+                async with (self._fresh if call.fresh else self._session).request(
+                    request.method,
+                    url,
+                    data=_in_pieces(request.body),
+                    headers=headers,
+                    # Our keys never follow a redirect.
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=self._polling if call.polls else self._timeout,
+                    server_hostname=host,
+                ) as response:
+                    observed.answered(response.status)
+                    body = await self._read(response, call.name)
+                    answer = HttpResponse(response.status, response.headers, body, time.time())
         except HiggsfieldError:
             raise
         except Exception as error:  # noqa: BLE001  # a session of the user's own may raise anything at all
@@ -372,15 +382,18 @@ class HttpEngine:
         if not self._allow_private and not self._owned:
             await self._look_up(address)
         proxy = await self._proxy_for(address)
-        return await (self._outward if proxy is None else self._plain).get(
-            address,
-            headers=headers,
-            proxy=proxy,
-            timeout=self._fetching,
-            allow_redirects=False,
-            raise_for_status=False,
-            read_bufsize=_READ_BUFFER,
-        )
+        with self.telemetry.exchange("GET", str(address)) as observed:
+            answer = await (self._outward if proxy is None else self._plain).get(
+                address,
+                headers=headers,
+                proxy=proxy,
+                timeout=self._fetching,
+                allow_redirects=False,
+                raise_for_status=False,
+                read_bufsize=_READ_BUFFER,
+            )
+            observed.answered(answer.status)
+        return answer
 
     def _redirected(self, before: URL, after: URL) -> URL:
         shown = without_query(str(after))
@@ -433,7 +446,7 @@ class HttpEngine:
                 finally:
                     self.pace.leave("download", era)
 
-        return await self.retrying(attempt, lambda error, _: not may_repeat(call, error))
+        return await self.retrying(attempt, lambda error, _: not may_repeat(call, error), "upload")
 
     async def _put(self, grant: Grant[T], content: Content) -> T:
         request = grant.request
@@ -442,18 +455,21 @@ class HttpEngine:
         pieces = content.pieces()
         try:
             with anyio.move_on_after(self.limits.upload):
-                async with self._plain.put(
-                    url,
-                    proxy=await self._proxy_for(url),
-                    data=pieces,
-                    # Without its length, it would go out in chunks, which the storage does not take.
-                    headers={"User-Agent": USER_AGENT, **request.headers, "Content-Length": str(content.size)},
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=self._fetching,
-                ) as response:
-                    body = await self._read(response, "the upload")
-                    answer = HttpResponse(response.status, response.headers, body, time.time())
+                proxy = await self._proxy_for(url)
+                with self.telemetry.exchange("PUT", request.url) as observed:
+                    async with self._plain.put(
+                        url,
+                        proxy=proxy,
+                        data=pieces,
+                        # Without its length, it would go out in chunks, which the storage does not take.
+                        headers={"User-Agent": USER_AGENT, **request.headers, "Content-Length": str(content.size)},
+                        allow_redirects=False,
+                        raise_for_status=False,
+                        timeout=self._fetching,
+                    ) as response:
+                        observed.answered(response.status)
+                        body = await self._read(response, "the upload")
+                        answer = HttpResponse(response.status, response.headers, body, time.time())
                 return grant.decode(answer)
             msg = f"The upload to {url.host} was not done within {self.limits.upload:g} s."
             failure: HiggsfieldError = UploadError(msg, transient=True)
@@ -585,6 +601,10 @@ _BROKEN: tuple[tuple[tuple[type[Exception], ...], str, bool, bool], ...] = (
         True,
     ),
 )
+
+
+def _lane(call: Call[Any]) -> Literal["submit", "poll", "other"]:
+    return "submit" if call.submits else "poll" if call.polls else "other"
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -28,6 +29,7 @@ from higgsfield_async._errors import (
 )
 from higgsfield_async._requests import GenerationRequest
 from higgsfield_async._task import GenerationTask, failure, too_late
+from higgsfield_async._telemetry import Observed, Telemetry, fields
 from higgsfield_async._tracker import Tracked, Tracker
 
 logger = logging.getLogger("higgsfield_async.fanout")
@@ -146,6 +148,7 @@ class Flow:
         save: Begins to save what a generation made; its outcome waits for that. It ends with the job set that knows the
             files. None where nothing is saved.
         closed: Whether the client is closed.
+        telemetry: Told of each wait.
     """
 
     def __init__(
@@ -161,6 +164,7 @@ class Flow:
         cancel: Callable[[GenerationTask], object] | None,
         save: Callable[[Tracked, JobSet], asyncio.Task[JobSet]] | None,
         closed: Callable[[], bool],
+        telemetry: Telemetry,
     ) -> None:
         self._draw = draw
         self._submit = submit
@@ -172,9 +176,11 @@ class Flow:
         self._cancel = cancel
         self._save = save
         self._closed = closed
+        self._telemetry = telemetry
         self._savings: dict[asyncio.Task[JobSet], _Followed] = {}
         self._left: set[asyncio.Task[JobSet]] = set()
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
         self._drawn = 0
         self._held = 0
         self._over = False
@@ -222,20 +228,24 @@ class Flow:
             task.cancel()
         for followed in self._followed.values():
             self._forget(followed)
+            followed.observed.end()
             if self._cancel is not None:
                 self._cancel(followed.task)
         self._followed.clear()
         # Ended, so that `open_tasks()` has them not: these lines are all that is left of what was paid for.
         for saving, followed in self._savings.items():
             saving.cancel()
-            logger.warning("An outcome was not taken: %s", followed.tracked.ref.to_json())
+            ref = followed.tracked.ref
+            logger.warning("An outcome was not taken: %s", ref.to_json(), extra=fields(ref, paid=True))
         self._left |= self._savings.keys()
         self._savings.clear()
         for outcome in self._finished:
             if outcome.ref is not None:
-                logger.warning("An outcome was not taken: %s", outcome.ref.to_json())
+                told = fields(outcome.ref, paid=True)
+                logger.warning("An outcome was not taken: %s", outcome.ref.to_json(), extra=told)
             elif isinstance(outcome.error, SubmissionUnknown):
-                logger.warning("An outcome was not taken: %s", outcome.error)
+                told = fields(error=outcome.error, paid=True)
+                logger.warning("An outcome was not taken: %s", outcome.error, extra=told)
         self._finished.clear()
         self._news.set()
 
@@ -289,7 +299,7 @@ class Flow:
             task = await self._submit(index, request, placed)
         except HiggsfieldError as error:
             if dooms(error) and self.doom is None:
-                logger.warning("No more requests are drawn: %s", error)
+                logger.warning("No more requests are drawn: %s", error, extra=fields(error=error))
                 self.end(copy.copy(error))
             key = error.journal_key if isinstance(error, SubmissionUnknown) else None
             self._finish(Outcome(index=index, request=request, ref=error.ref, error=error, key=key))
@@ -299,7 +309,9 @@ class Flow:
             placed()
 
     def _follow(self, index: int, request: GenerationRequest, task: GenerationTask) -> None:
-        followed = self._followed[index] = _Followed(self, index, request, task, self._tracker.track(task.ref))
+        tracked = self._tracker.track(task.ref)
+        observed = self._telemetry.wait(task.ref, tracked.submitted)
+        followed = self._followed[index] = _Followed(self, index, request, task, tracked=tracked, observed=observed)
         if self._seconds < math.inf:
             followed.timer = self._loop.call_later(self._seconds, followed.late)
         try:
@@ -327,10 +339,13 @@ class Flow:
     def settle(self, followed: _Followed, error: HiggsfieldError | None) -> None:
         """Makes an outcome of a generation."""
         self._forget(followed)
+        followed.observed.status(followed.tracked.status)
+        followed.observed.end(error)
         del self._followed[followed.index]
         made = followed.tracked.job_set
         if error is None and made is not None and self._save is not None:
-            saving = self._save(followed.tracked, made)
+            # As a part of what the caller does, and not of what brought the news.
+            saving = self._context.copy().run(self._save, followed.tracked, made)
             self._savings[saving] = followed
             saving.add_done_callback(self._saved)
         else:
@@ -363,7 +378,7 @@ class Flow:
     def _tell(self, outcome: Outcome) -> None:
         if self._on_update is not None:
             try:
-                self._on_update(outcome)
+                self._context.copy().run(self._on_update, outcome)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # the caller's own ends this map alone
                 self._on_update = None
                 self.end(error)
@@ -377,11 +392,19 @@ class Flow:
 class _Followed:
     """One generation of a flow, from its submit to its outcome. It is what the tracker calls, and the timer."""
 
-    __slots__ = ("fatal", "flow", "index", "request", "task", "timer", "tracked")
+    __slots__ = ("fatal", "flow", "index", "observed", "request", "task", "timer", "tracked")
 
     def __init__(
-        self, flow: Flow, index: int, request: GenerationRequest, task: GenerationTask, tracked: Tracked
+        self,
+        flow: Flow,
+        index: int,
+        request: GenerationRequest,
+        task: GenerationTask,
+        *,
+        tracked: Tracked,
+        observed: Observed,
     ) -> None:
+        self.observed = observed
         self.flow = flow
         self.index = index
         self.request = request

@@ -127,6 +127,7 @@ class Ticket:
     Attributes:
         in_flight: Whether it may have been accepted: it is being sent, or was, and no answer has said otherwise.
         doubtful: Whether an earlier try of it may have been accepted, and its answer is lost.
+        failures: How many tries of it have failed.
         abandoned: Set when nobody waits any more: what was refused is then not tried again.
         until: When its caller's patience ends, by the monotonic clock: what was refused is not tried again after that.
         doubtful_until: How long that which may have been accepted is tried all the same.
@@ -137,6 +138,7 @@ class Ticket:
 
     in_flight: bool = False
     doubtful: bool = False
+    failures: int = 0
     abandoned: bool = False
     until: float = math.inf
     doubtful_until: float = -math.inf

@@ -27,6 +27,7 @@ from higgsfield_async._domain import JobSet, TaskRef
 from higgsfield_async._errors import ConfigurationError, FieldError, InvalidRequest, JournalError
 from higgsfield_async._frozen import Frozen
 from higgsfield_async._journal import Entry, Intent, Journal
+from higgsfield_async._telemetry import fields
 from higgsfield_async._tracker import Tracked
 from higgsfield_async._transports import Transport
 
@@ -231,7 +232,7 @@ class Ledger:
             try:
                 await work
             except JournalError as error:
-                logger.warning("Not written down: %s", error)
+                logger.warning("Not written down: %s", error, extra=fields(error=error))
 
         task = asyncio.create_task(do(), name="higgsfield_async.journal")
         self._tasks.add(task)
@@ -252,7 +253,7 @@ class Ledger:
             try:
                 await self.settle(key)
             except JournalError as error:
-                logger.warning("Not written down yet: %s", error)
+                logger.warning("Not written down yet: %s", error, extra=fields(error=error))
             if last:
                 return
             if key in self._owed:
@@ -345,7 +346,8 @@ class Ledger:
             entry = await self._held(tracked)
         except JournalError as error:
             # Two may look at the same then, which costs nothing.
-            logger.warning("Whether another client looks after generation %s is not known: %s", tracked.ref.id, error)
+            msg = "Whether another client looks after generation %s is not known: %s"
+            logger.warning(msg, tracked.ref.id, error, extra=fields(tracked.ref, error))
             return None
         tracked.key = None if entry is None else entry.key
         if entry is None or entry.mine:
@@ -427,7 +429,8 @@ class Ledger:
         self._spilled[key] = ref
         line = msgspec.json.encode(Spilled(key=key, nonce=nonce, ref=ref))
         where = await anyio.to_thread.run_sync(_spill, self.journal.spill, nonce, line)
-        logger.critical("A paid generation is not in the journal (%s); %s: %s", failure, where, ref.to_json())
+        msg = "A paid generation is not in the journal (%s); %s: %s"
+        logger.critical(msg, failure, where, ref.to_json(), extra=fields(ref, failure, paid=True))
         kept.set_result(None)
         pause = AGAIN[-1]
         while not self._closing.done():
@@ -446,17 +449,31 @@ class Ledger:
         found = False
         for path, line in await anyio.to_thread.run_sync(_spilled_files, self.journal.spill):
             try:
-                spilled = _spilled.decode(line)
+                spilled = read_spilled(line)
                 await self.journal.commit(spilled.key, spilled.nonce, spilled.ref.id, spilled.ref.created_at)
-            except (JournalError, msgspec.DecodeError) as error:
+            except JournalError as error:
                 if path not in self._useless:
                     self._useless.add(path)
-                    logger.critical("A paid generation is in %s, and not in the journal: %s", path, error)
+                    msg = "A paid generation is in %s, and not in the journal: %s"
+                    logger.critical(msg, path, error, extra=fields(error=error, paid=True))
             else:
                 found = True
-                logger.warning("Read back from %s: %s", path, spilled.ref.to_json())
+                logger.warning("Read back from %s: %s", path, spilled.ref.to_json(), extra=fields(spilled.ref))
                 await anyio.to_thread.run_sync(functools.partial(path.unlink, missing_ok=True))
         return found
+
+
+def read_spilled(line: bytes) -> Spilled:
+    """What was put into a spill file.
+
+    Raises:
+        JournalError: It is damaged.
+    """
+    try:
+        return _spilled.decode(line)
+    except (ValueError, RecursionError) as error:
+        msg = f"It cannot be read: {error}."
+        raise JournalError(msg) from error
 
 
 def _beginnings(spill: Path) -> tuple[Path, Path]:

@@ -39,6 +39,7 @@ from higgsfield_async._ledger import BUSY, BUSY_AT_MOST, Found, Unit, may_be_sen
 from higgsfield_async._limits import Limits
 from higgsfield_async._requests import GenerationRequest, SubmitOptions, checked_request
 from higgsfield_async._task import GenerationTask, OnCancel, Parts, cancel_quietly
+from higgsfield_async._telemetry import Observed, fields
 from higgsfield_async._transports import Transport
 
 # As the documentation names it: the refs of what was paid for by callers that are gone are in its warnings.
@@ -181,7 +182,10 @@ class Submits:
         assert entry.ref is not None  # noqa: S101  # it was submitted
         tracked = parts.tracker.track(entry.ref, entry.job_set if entry.state == "ended" else None)
         tracked.key = entry.key
-        tracked.holding = tracked.holding or (entry.mine and not tracked.ended)
+        tracked.holding = tracked.holding or (entry.mine and entry.state != "ended")
+        if parts.ledger is not None and tracked.ended and tracked.job_set is not None and entry.state != "ended":
+            # Reported before anybody here knew that it is in the journal.
+            parts.ledger.seen(tracked, tracked.job_set)
         parts.tracker.unwatched(tracked)
         return GenerationTask(parts, tracked)
 
@@ -247,30 +251,42 @@ class Submits:
         placed: Callable[[], None] = lambda: None,
         budget: Budget | None = None,
     ) -> GenerationTask:
-        try:
-            request = await parts.sources.prepared(request, lambda each: self._transport.submit(each, options), until)
-            call = self._transport.submit(request, options)
+        mine = self._transport
+        with parts.engine.telemetry.submit(mine.name, mine.origin, _kind(mine, request)) as observed:
+            try:
+                request = await parts.sources.prepared(request, lambda each: mine.submit(each, options), until)
+                call = mine.submit(request, options)
+                if unit is not None:
+                    unit.describe(mine.kind(request), call.key, replay_of(request, options))
+                budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
+                until = min(until, time.monotonic() + self._limits.patience)
+                price = None if call.key in self._holds else await self._price(parts, request, budgets, until)
+                # Who is cancelled already pays nothing: past this line the submit outlives its caller.
+                await anyio.lowlevel.checkpoint()
+                self._check_open()
+                hold = self._hold(call.key, price, request, budgets)
+            except BaseException:
+                if unit is not None:
+                    unit.failed(lost=True)  # one that was begun before
+                raise
+            ticket = Ticket(until=until, doubtful=call.resumed or hold.doubtful)
             if unit is not None:
-                unit.describe(self._transport.kind(request), call.key, replay_of(request, options))
-            budgets = [each for each in dict.fromkeys((self._budget, budget)) if each is not None]
-            until = min(until, time.monotonic() + self._limits.patience)
-            price = None if call.key in self._holds else await self._price(parts, request, budgets, until)
-            # Who is cancelled already pays nothing: past this line the submit outlives its caller.
-            await anyio.lowlevel.checkpoint()
-            self._check_open()
-            hold = self._hold(call.key, price, request, budgets)
-        except BaseException:
-            if unit is not None:
-                unit.failed(lost=True)  # one that was begun before
-            raise
-        ticket = Ticket(until=until, doubtful=call.resumed or hold.doubtful)
-        if unit is not None:
-            ticket.begin, ticket.taken_back = unit.begin, functools.partial(unit.failed, lost=False)
-        reported = options.webhook is not None
-        paying = asyncio.create_task(
-            self._pay(parts, call, request, unit, ticket=ticket, hold=hold, placed=placed, reported=reported),
-            name="higgsfield_async.submit",
-        )
+                ticket.begin, ticket.taken_back = unit.begin, functools.partial(unit.failed, lost=False)
+            paying = asyncio.create_task(
+                self._pay(
+                    parts,
+                    call,
+                    request,
+                    unit,
+                    ticket=ticket,
+                    hold=hold,
+                    placed=placed,
+                    reported=options.webhook is not None,
+                    observed=observed,
+                ),
+                name="higgsfield_async.submit",
+            )
+            observed.until(paying)
         self._paying[paying] = ticket
         if unit is not None:
             paying.add_done_callback(functools.partial(_let_go, unit))
@@ -307,7 +323,7 @@ class Submits:
                     return await estimate_one(parts, request)
                 except RateLimited as error:
                     # It waits for its turn like a submit: what is refused as too much is held back.
-                    logger.info("The price is asked for again: %s", error)
+                    logger.info("The price is asked for again: %s", error, extra=fields(error=error))
                 except (Unsupported, MalformedResponse):
                     return None
                 except NotFound:
@@ -357,6 +373,7 @@ class Submits:
         hold: Hold,
         placed: Callable[[], None],
         reported: bool,
+        observed: Observed,
     ) -> GenerationTask:
         try:
             job_set = await self._accepted(parts, call, ticket, placed)
@@ -380,11 +397,13 @@ class Submits:
             kind=transport.kind(request),
             created_at=datetime.now(UTC),
         )
+        observed.generation(ref.id)
         if unit is not None:
             await unit.accepted(ref)
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("Submitted: %s", ref.to_json())
+            logger.debug("Submitted: %s", ref.to_json(), extra=fields(ref))
         tracked = parts.tracker.track(ref, job_set, reported=reported)
+        tracked.submitted = tracked.submitted or observed.origin
         if unit is not None:
             unit.opened(tracked)
         parts.tracker.book(tracked, hold)
@@ -409,7 +428,8 @@ class Submits:
                         tracker.learn(error.limit)
                     if time.monotonic() + parts.engine.pace.held_back("submit") >= ticket.waits_until:
                         raise
-                    logger.info("Held back: %s", error)
+                    logger.info("Held back: %s", error, extra=fields(error=error))
+                    parts.engine.telemetry.retried("submit", error)
                     # What is in doubt may be open already, in the place that it has.
                     if not ticket.doubtful:
                         ticket.taken_back()
@@ -427,12 +447,15 @@ class Submits:
         """Nobody is there any more to take what a submit brought: it goes to the log."""
         if paying.cancelled():
             msg = "A submit was cut short: it may have been accepted, and paid for. Its idempotency key: %s"
-            logger.warning(msg, key)
+            logger.warning(msg, key, extra=fields(paid=True))
         elif (error := paying.exception()) is not None:
-            logger.warning("A submit whose caller was cancelled did not succeed: %s", error)
+            lost = isinstance(error, SubmissionUnknown)
+            msg = "A submit whose caller was cancelled did not succeed: %s"
+            logger.warning(msg, error, extra=fields(error=error, paid=lost))
         else:
             task = paying.result()
-            logger.warning("A submit whose caller was cancelled was accepted: %s", task.ref.to_json())
+            msg = "A submit whose caller was cancelled was accepted: %s"
+            logger.warning(msg, task.ref.to_json(), extra=fields(task.ref, paid=True))
             if on_cancel == "cancel":
                 self.cancel_behind(task)
 
@@ -449,6 +472,13 @@ class Submits:
         unknown = ticket.in_flight or ticket.doubtful
         closed = ClientClosed(msg, charged="unknown" if unknown else "no")
         return _unknown(request, call, closed, unit) if unknown else closed
+
+
+def _kind(transport: Transport, request: GenerationRequest) -> str:
+    try:
+        return transport.kind(request)
+    except HiggsfieldError:
+        return type(request).__name__  # what the service cannot make: it is refused in a moment
 
 
 def _let_go(unit: Unit, paying: asyncio.Task[GenerationTask]) -> None:

@@ -30,6 +30,7 @@ from higgsfield_async._errors import (
 from higgsfield_async._ledger import Ledger
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._sources import Sources
+from higgsfield_async._telemetry import fields
 from higgsfield_async._tracker import Tracked, Tracker
 from higgsfield_async._transports import Transport
 
@@ -145,10 +146,14 @@ class GenerationTask:
         """
         parts, tracked = self._parts, self._tracked
         try:
-            with _about(self.ref):
+            with (
+                _about(self.ref),
+                parts.engine.telemetry.poll(self.ref, tracked.submitted, scheduled=False) as observed,
+            ):
                 job_set = None if parts.ledger is None else await parts.ledger.elsewhere(tracked)
                 if job_set is None:
                     job_set = await parts.calls.poll(self.ref)
+                observed.status(job_set.status)
             parts.tracker.saw(tracked, job_set)
         finally:
             parts.tracker.unwatched(tracked)
@@ -176,20 +181,23 @@ class GenerationTask:
         seconds = checked_seconds(timeout, self._parts.poll)
         checked_on_cancel(on_cancel)
         tracked = self._tracked
-        try:
-            with anyio.move_on_after(seconds):
-                while not tracked.ended:
-                    await self._parts.tracker.change(tracked, tracked.version)
-        except anyio.get_cancelled_exc_class():
-            logger.info("A wait was cancelled: %s", self.ref.to_json())
-            if on_cancel == "cancel":
-                await cancel_quietly(self)
-            raise
-        if tracked.job_set is None or not tracked.ended:
-            raise too_late(tracked, seconds)
-        if check and (error := failure(tracked.job_set, self.ref)) is not None:
-            raise error
-        return tracked.job_set
+        with self._parts.engine.telemetry.wait(self.ref, tracked.submitted) as observed:
+            try:
+                with anyio.move_on_after(seconds):
+                    while not tracked.ended:
+                        await self._parts.tracker.change(tracked, tracked.version)
+            except anyio.get_cancelled_exc_class():
+                logger.info("A wait was cancelled: %s", self.ref.to_json(), extra=fields(self.ref))
+                if on_cancel == "cancel":
+                    await cancel_quietly(self)
+                raise
+            finally:
+                observed.status(tracked.status)
+            if tracked.job_set is None or not tracked.ended:
+                raise too_late(tracked, seconds)
+            if check and (error := failure(tracked.job_set, self.ref)) is not None:
+                raise error
+            return tracked.job_set
 
     def updates(self, timeout: float | None = None) -> AsyncIterator[JobSet]:
         """Iterates over its states: the one that is known, then each change, the end last.
@@ -203,7 +211,7 @@ class GenerationTask:
         Raises:
             WaitTimeout, AuthenticationFailed, PermissionDenied, NotFound, ClientClosed: As `wait` does.
         """
-        return _Updates(self._parts.tracker, self._tracked, checked_seconds(timeout, self._parts.poll))
+        return _Updates(self._parts, self._tracked, checked_seconds(timeout, self._parts.poll))
 
     async def cancel(self) -> None:
         """Cancels it: on the platform's v2, and there only while it is queued. Nothing is charged then.
@@ -312,8 +320,9 @@ def checked_on_cancel(on_cancel: object) -> None:
 class _Updates(AsyncIterator[JobSet]):
     # An object and not an async generator: it holds nothing between two steps, so that leaving it needs no clean-up.
 
-    def __init__(self, tracker: Tracker, tracked: Tracked, seconds: float) -> None:
-        self._tracker = tracker
+    def __init__(self, parts: Parts, tracked: Tracked, seconds: float) -> None:
+        self._tracker = parts.tracker
+        self._telemetry = parts.engine.telemetry
         self._tracked = tracked
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
@@ -324,10 +333,13 @@ class _Updates(AsyncIterator[JobSet]):
         if self._ended:
             raise StopAsyncIteration
         before = self._seen
-        with anyio.move_on_after(self._deadline - time.monotonic()):
-            self._seen = await self._tracker.change(self._tracked, before)
-        if self._seen == before or self._tracked.job_set is None:
-            raise too_late(self._tracked, self._seconds)
+        # Each step by itself: who leaves the iteration ends nothing.
+        with self._telemetry.wait(self._tracked.ref, self._tracked.submitted) as observed:
+            with anyio.move_on_after(self._deadline - time.monotonic()):
+                self._seen = await self._tracker.change(self._tracked, before)
+            observed.status(self._tracked.status)
+            if self._seen == before or self._tracked.job_set is None:
+                raise too_late(self._tracked, self._seconds)
         self._ended = self._tracked.ended
         return self._tracked.job_set
 
@@ -338,9 +350,11 @@ async def cancel_quietly(task: GenerationTask) -> None:
         try:
             await task.cancel()
         except HiggsfieldError as error:
-            logger.warning("Generation %s was not canceled: %s", task.id, error)
+            msg = "Generation %s was not canceled: %s"
+            logger.warning(msg, task.id, error, extra=fields(task.ref, error, paid=True))
     if scope.cancelled_caught:
-        logger.warning("Generation %s was not canceled within %g seconds.", task.id, CANCEL_GRACE)
+        msg = "Generation %s was not canceled within %g seconds."
+        logger.warning(msg, task.id, CANCEL_GRACE, extra=fields(task.ref, paid=True))
 
 
 def too_late(tracked: Tracked, seconds: float) -> WaitTimeout:

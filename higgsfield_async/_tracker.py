@@ -13,6 +13,7 @@ import random
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
 from datetime import UTC, datetime
 from weakref import ReferenceType, WeakValueDictionary, ref as weak
 
@@ -24,6 +25,7 @@ from higgsfield_async._limits import Limits
 from higgsfield_async._pace import Pace, Places, Unused
 from higgsfield_async._polling import PollPolicy, ends_wait
 from higgsfield_async._retry import RetryPolicy
+from higgsfield_async._telemetry import SILENT, Telemetry, fields
 from higgsfield_async._webhooks import WebhookEvent
 
 logger = logging.getLogger("higgsfield_async.tracker")
@@ -71,6 +73,7 @@ class Tracked:
         key: Of the unit of work that it is in the journal, or None where it is in none, as far as is known.
         holding: Whether it is looked after here, and by nobody else who shares the journal.
         written: Whether its end was read from the journal.
+        submitted: What its submit is to those who watch, where it was made and watched here.
         leaving: Until when it is looked at though nobody waits for it: it was canceled, and its end settles its price.
         hints_from: When a hint that proves nothing may bring a look forward again.
         first: The first record of the same id, where this one has another kind: a ref may come from anywhere.
@@ -107,6 +110,7 @@ class Tracked:
         "ripe",
         "seen_open",
         "status",
+        "submitted",
         "version",
         "written",
     )
@@ -129,6 +133,7 @@ class Tracked:
         self.key: str | None = None
         self.holding = False
         self.written = False
+        self.submitted: object = None
         self.leaving = -math.inf
         self.held = False
         self.looking = False
@@ -209,6 +214,7 @@ class Tracker:
         poll: When to look again.
         retry: When to look again after a look that failed.
         limits: How many generations may be open, and how many polls under way.
+        telemetry: Told of looks, ends and webhooks.
     """
 
     def __init__(
@@ -221,7 +227,9 @@ class Tracker:
         poll: PollPolicy,
         retry: RetryPolicy,
         limits: Limits,
+        telemetry: Telemetry = SILENT,
     ) -> None:
+        self.telemetry = telemetry
         self._look = look
         self._news = news
         self._idle = idle
@@ -414,9 +422,16 @@ class Tracker:
     def saw(self, tracked: Tracked, job_set: JobSet) -> None:
         """Takes what was found, by a look of the schedule or by another."""
         now = time.monotonic()
+        known = tracked.job_set is not None
         news = tracked.see(job_set, now)
         if tracked.ended and news:
             self.ends[tracked.status] += 1
+            self.telemetry.ended(
+                tracked.ref,
+                tracked.status,
+                lasted=now - tracked.born if tracked.ours else None,
+                late=now - tracked.seen_open if known else None,
+            )
             if tracked.hold is not None:
                 tracked.hold.settle(job_set.charged)
             # Of the others nobody knows how long they would have taken, or did take.
@@ -441,8 +456,12 @@ class Tracker:
         """
         if self._closed:
             raise _undelivered(self._cause)
-        identifier = event.job_set.id
-        first = self._named.get(identifier)
+        first = self._named.get(event.job_set.id)
+        ref, submitted = (None, None) if first is None else (first.ref, first.submitted)
+        with self.telemetry.webhook(ref, submitted, verified=event.verified):
+            return self._deliver(event, first)
+
+    def _deliver(self, event: WebhookEvent, first: Tracked | None) -> bool:
         records = (
             () if first is None else (first, *(each for weakly in first.namesakes if (each := weakly()) is not None))
         )
@@ -459,7 +478,7 @@ class Tracker:
             for tracked in records:
                 self._take(tracked, event.job_set)
             if not records:
-                self._keep(identifier, event.job_set)
+                self._keep(event.job_set.id, event.job_set)
         return True
 
     def _keep(self, identifier: str, job_set: JobSet) -> None:
@@ -488,7 +507,9 @@ class Tracker:
     def _gap(self, tracked: Tracked, now: float) -> float:
         chance = random.random()
         gap = self._durations.gap(tracked.ref.kind, now - tracked.born, tracked.looks, chance)
-        return max(gap, SAFETY_NET * (1 - chance / 10)) if self._reports_come and tracked.reported else gap
+        # A look that failed told nothing, and may have been wanted for a reason: it is repeated as usual.
+        rare = self._reports_come and tracked.reported and not tracked.failures
+        return max(gap, SAFETY_NET * (1 - chance / 10)) if rare else gap
 
     def _wanted(self, tracked: Tracked) -> bool:
         return not tracked.ended and (
@@ -534,7 +555,8 @@ class Tracker:
     def _start(self) -> None:
         idle = len(self._lookers) - self._looking
         for _ in range(min(self._at_once - len(self._lookers), len(self._ripe) - idle)):
-            looker = asyncio.create_task(self._look_around(), name="higgsfield_async.look")
+            # In no context: else it would be in that of whoever came first.
+            looker = asyncio.create_task(self._look_around(), name="higgsfield_async.look", context=Context())
             self._lookers.add(looker)
             looker.add_done_callback(self._looked)
 
@@ -576,7 +598,10 @@ class Tracker:
         pause = 0.0
         failed: HiggsfieldError | None = None
         try:
-            self.saw(tracked, await self._look(tracked))
+            with self.telemetry.poll(tracked.ref, tracked.submitted, scheduled=True) as observed:
+                job_set = await self._look(tracked)
+                observed.status(job_set.status)
+            self.saw(tracked, job_set)
             if tracked.ended and tracked.reported:
                 self._reports_come = False  # this look was first
         except HiggsfieldError as error:
@@ -588,7 +613,8 @@ class Tracker:
                     self._vacate(tracked)
                 tracked.fail(error)
             else:
-                logger.info("A poll failed, and will be repeated: %s", error)
+                logger.info("A poll failed, and will be repeated: %s", error, extra=fields(error=error))
+                self.telemetry.retried("poll", error)
                 tracked.error = error
                 pause = self._retry.delay(tracked.failures, error.retry_after, random.random())
         finally:

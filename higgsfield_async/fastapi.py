@@ -25,13 +25,6 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import msgspec
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.params import Depends as DependsParam
-from fastapi.routing import APIRoute
-from sse_starlette.sse import EventSourceResponse
-from starlette.requests import HTTPConnection
-from starlette.types import Message, Receive, Scope, Send
 
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._domain import Estimate, JobSet, TaskRef
@@ -54,8 +47,22 @@ from higgsfield_async._requests import (
     read_request,
 )
 from higgsfield_async._task import GenerationTask
+from higgsfield_async._telemetry import fields
 from higgsfield_async.sse import GenerationState, Problem, is_over, problem_of, state_of
-from higgsfield_async.webhooks import checked_secrets, unwrap
+
+try:
+    from fastapi import APIRouter, Depends, Header, Query, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.params import Depends as DependsParam
+    from fastapi.routing import APIRoute
+    from sse_starlette.sse import EventSourceResponse
+    from starlette.requests import HTTPConnection
+    from starlette.types import Message, Receive, Scope, Send
+
+    from higgsfield_async.webhooks import checked_secrets, unwrap
+except ImportError as error:
+    message = f"A FastAPI application needs what is missing ({error.name}): pip install 'higgsfield-async[fastapi]'."
+    raise ConfigurationError(message) from error
 
 __all__ = ["Client", "HiggsfieldRoute", "event_stream", "generations_router", "get_client", "lifespan", "problem"]
 
@@ -116,7 +123,7 @@ async def problem(request: Request, error: Exception) -> Response:  # noqa: ARG0
         raise error
     told = problem_of(error)
     if told.status >= 500:
-        logger.error("Answered with %d: %s", told.status, error)
+        logger.error("Answered with %d: %s", told.status, error, extra=fields(error=error))
     return _problem(told, {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))})
 
 
@@ -303,7 +310,7 @@ def generations_router(  # noqa: C901  # one function for each route
             ref = await submits.submit(hf, wanted, idempotency_key)
             if isinstance(ref, Problem):
                 return _problem(ref)
-            logger.info("Accepted: %s", ref.to_json())
+            logger.info("Accepted: %s", ref.to_json(), extra=fields(ref))
             return _told(hf.task(ref), 202, {"Location": f"{here}/{ref.short}"})
 
         @router.post(
@@ -662,4 +669,5 @@ def _settle(known: OrderedDict[str, _Keyed], key: str, keyed: _Keyed, submitted:
     else:
         keyed.ref = submitted.result().ref
         if not keyed.waiting:
-            logger.warning("A submit whose caller went away was accepted: %s", keyed.ref.to_json())
+            msg = "A submit whose caller went away was accepted: %s"
+            logger.warning(msg, keyed.ref.to_json(), extra=fields(keyed.ref, paid=True))

@@ -18,10 +18,14 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Mapping
 
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook as Signed, WebhookVerificationError
-
 from higgsfield_async._errors import ConfigurationError, WebhookError
 from higgsfield_async._webhooks import WebhookEvent, read_event
+
+try:
+    from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook as Signed, WebhookVerificationError
+except ImportError as error:
+    message = f"Webhooks need what is missing ({error.name}): pip install 'higgsfield-async[webhooks]'."
+    raise ConfigurationError(message) from error
 
 __all__ = ["WebhookEvent", "unwrap"]
 

@@ -140,6 +140,7 @@ def test_what_systemd_says_of_it(tmp_path: Path) -> None:
 
 
 @POSIX
+@pytest.mark.once
 async def test_a_worker_as_it_is_deployed(sandbox: Sandbox, dsn: str, tmp_path: Path) -> None:
     words = started_by_systemd()
     account = words[words.index("--account") + 1]

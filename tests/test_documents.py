@@ -8,6 +8,8 @@ see, from there to the end of the page or the next such comment; a page begins w
 
     <!-- env: proxy -->      <!-- env: platform -->      <!-- env: none -->      <!-- env: cluster -->
 
+Of the `console` blocks, those run that stand below `<!-- run -->`, in one shell each: the lines that begin with `$`.
+
 With `cluster`, a database is there, and a worker for the account "team-a". The modules of examples/third_service can be
 imported.
 """
@@ -57,6 +59,19 @@ def run_python(example: Example) -> None:
         asyncio.run(result)
 
 
+def run_console(example: Example) -> None:
+    """Run the commands of a block that is marked so. What they print is not compared."""
+    if not example.document.text[: example.region.start].rstrip().endswith("<!-- run -->"):
+        return
+    commands = [line.removeprefix("$ ") for line in example.parsed.splitlines() if line.startswith(("$ ", "> "))]
+    commands = [line.removeprefix("> ") for line in commands]
+    program = f'higgsfield-async() {{ "{sys.executable}" -m higgsfield_async.cli "$@"; }}'
+    script = "\n".join(["set -eo pipefail", program, *commands])
+    environment = {**os.environ, "HIGGSFIELD_JOURNAL": str(Path("journal.db").absolute())}
+    ran = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, (example.parsed, ran.stdout, ran.stderr)
+
+
 def find_environments(document: Document) -> Iterable[Region]:
     """Find the comments that choose an environment."""
     for found in re.finditer(r"^<!-- env: (\w+) -->$", document.text, re.MULTILINE):
@@ -81,7 +96,9 @@ def choose_environment(example: Example) -> None:
         monkeypatch.setenv(variable, value)
 
 
-SYBIL = Sybil(parsers=[CodeBlockParser("python", run_python), find_environments])
+SYBIL = Sybil(
+    parsers=[CodeBlockParser("python", run_python), CodeBlockParser("console", run_console), find_environments]
+)
 
 
 def infos(text: str) -> Iterator[str]:

@@ -1009,7 +1009,7 @@ async def test_a_full_disk(hf: Higgsfield, tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match="could not be written: No space left on device"):
             await saved(hf, Script(answer("200 OK", LONG)), small)
     finally:
-        subprocess.run(["umount", str(small)], check=True)  # noqa: S607  # where it is differs
+        subprocess.run(["umount", str(small)], check=True)  # where it is differs
 
 
 def test_a_thread_that_comes_late_writes_nothing(tmp_path: Path) -> None:

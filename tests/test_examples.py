@@ -19,6 +19,8 @@ import pytest
 from higgsfield_async import TaskRef
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SERVERS = {
     "fastapi_app.py": ("uvicorn", "--port={port}", "--app-dir={folder}", "fastapi_app:app"),

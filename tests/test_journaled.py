@@ -640,11 +640,14 @@ async def test_a_full_disk_ends_a_map(sandbox: Sandbox, client: Client, path: Pa
     assert submitted(sandbox) == 0
 
 
+@pytest.mark.parametrize(
+    "damaged", [b"{", b'{"key":"\xff"}', b'{"more":' + b"[" * 100_000], ids=["cut", "text", "deep"]
+)
 async def test_a_spill_file_that_cannot_be_read_back(
-    client: Client, path: Path, caplog: pytest.LogCaptureFixture
+    client: Client, path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes
 ) -> None:
     spill = path.with_name(f"{path.name}.spill-1")
-    spill.write_bytes(b"{")
+    spill.write_bytes(damaged)
     async with client(journal=path) as hf:
         # It is looked for again, and told of once.
         assert await hf.unknown() == []

@@ -35,10 +35,11 @@ LEVELS = {
         "_problems",
         "_ranges",
         "_signatures",
+        "_telemetry",
         "_transports",
         "_webhooks",
     ],
-    2: ["_content", "_engine", "_journal", "_pace", "_sqlite"],
+    2: ["_content", "_engine", "_journal", "_otel", "_pace", "_sqlite"],
     3: [
         "_agents",
         "_catalogue",
@@ -64,6 +65,7 @@ STARTS = {("cli._sandbox", "sandbox")}
 # Upward in an annotation alone, never when the program runs.
 ANNOTATIONS = {("_errors", "_requests")}  # `SubmissionUnknown.request` is the request that may have been paid for
 # What each level may import from outside: pure below the engine, and the network in the engine alone.
+# OpenTelemetry is for `_otel`, which is imported where that is installed.
 OUTSIDE = {
     0: {"msgspec"},
     1: {"msgspec"},
@@ -135,6 +137,7 @@ def test_imports_point_down(module: str) -> None:
 @pytest.mark.parametrize(("module", "allowed"), [(m, OUTSIDE[n]) for m in MODULES if (n := level(m)) in OUTSIDE])
 def test_only_the_engine_reaches_the_network_library(module: str, allowed: set[str]) -> None:
     foreign = {name.partition(".")[0] for name in imports(module, running=True)} - {PACKAGE} - sys.stdlib_module_names
+    allowed = allowed | {"opentelemetry"} if within(module, "_otel") else allowed
     assert foreign <= allowed, f"{module} imports {sorted(foreign - allowed)}"
 
 

@@ -45,5 +45,33 @@ def test_importing_is_light() -> None:
     assert not loaded & OPTIONAL
 
 
+WITHOUT = """
+import sys
+from higgsfield_async import ConfigurationError
+sys.modules[{missing!r}] = None
+try:
+    import higgsfield_async.{module}
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "missing"),
+    [
+        ("cluster", "cluster", "psycopg"),
+        ("fastapi", "fastapi", "fastapi"),
+        ("fastapi", "fastapi", "sse_starlette.sse"),
+        ("fastapi", "webhooks", "standardwebhooks.webhooks"),
+        ("webhooks", "webhooks", "standardwebhooks.webhooks"),
+    ],
+)
+def test_what_is_missing_is_said_with_the_command_that_brings_it(module: str, extra: str, missing: str) -> None:
+    program = WITHOUT.format(module=module, missing=missing)
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20)
+    assert f"({missing})" in found.stdout
+    assert f"pip install 'higgsfield-async[{extra}]'" in found.stdout
+
+
 def test_type_information_is_shipped() -> None:
     assert (resources.files("higgsfield_async") / "py.typed").is_file()

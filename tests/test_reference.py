@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from test_transports import PLATFORM, PROXY_TRANSPORT, ref
 
 import higgsfield_async
+from decoders import PLATFORM, PROXY_TRANSPORT, ref
 from higgsfield_async import (
     AvatarPreset,
     HiggsfieldError,

@@ -328,11 +328,13 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.once
 @given(st.dictionaries(st.text(), JSON))
 def test_arguments_are_kept_as_they_are(arguments: dict[str, Any]) -> None:
     assert ModelRequest("a/b", arguments).arguments == json.loads(json.dumps(arguments))
 
 
+@pytest.mark.once
 @given(st.dictionaries(st.text(), JSON), st.text())
 def test_every_source_is_found_and_filled(arguments: dict[str, Any], name: str) -> None:
     request = ModelRequest("a/b", {"first": PNG, "rest": [arguments, [{name: PNG}]]})

@@ -14,13 +14,12 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from msgspec.structs import replace
 
+from decoders import CALLS, KEY, OPTIONS, PLATFORM, PROXY_TRANSPORT, SECRET, listing
 from higgsfield_async import (
     Ad,
-    AgentMedia,
     AgentState,
     ApiError,
     AuthenticationFailed,
-    AvatarPreset,
     Character,
     CharacterTraining,
     ConfigurationError,
@@ -49,11 +48,9 @@ from higgsfield_async import (
     ServiceUnavailable,
     Soul,
     SoulStyle,
-    Sound,
     Speak,
     Speech,
     TalkingHead,
-    TaskRef,
     Transport,
     Unsupported,
     UploadError,
@@ -63,79 +60,10 @@ from higgsfield_async import (
 from higgsfield_async._domain import Page
 from higgsfield_async._http import Call, Grant, HttpResponse
 from higgsfield_async._media import Attachment
-from higgsfield_async._requests import SubmitOptions
 from higgsfield_async._transports import _platform, _proxy
 from higgsfield_async._transports._answers import clean, private_strings
 from higgsfield_async._transports._job_sets import JobSets
-from surfaces import IMAGE, MOTION, PROMPT, PROXY, V1, V2
-
-KEY = "hk-0123456789abcdef"
-SECRET = "s3cret:with:colons"
-PROXY_TRANSPORT = ProxyTransport(KEY)
-PLATFORM = PlatformTransport("11111111-2222-3333-4444-555555555555", SECRET)
-OPTIONS = SubmitOptions()
-
-
-def ref(transport: Transport, kind: str) -> TaskRef:
-    return TaskRef(
-        transport=transport.name,
-        origin=transport.origin,
-        account=transport.account,
-        id="abc",
-        kind=kind,
-        created_at=datetime(2026, 11, 22, tzinfo=UTC),
-    )
-
-
-def listing(transport: Transport, of: type, version: int = 1) -> Call[Any]:
-    return transport.catalogue(of, size=None, search=None, cursor=None, version=version)
-
-
-def asked(estimate: Call[Estimate] | Estimate) -> Call[Estimate]:
-    assert isinstance(estimate, Call)
-    return estimate
-
-
-MEDIA = AgentMedia(id="m1.png", url="https://cdn.example.com/m1.png", kind="image", content_type="image/png", size=8)
-
-# Every operation that there is: what the contract below holds for.
-CALLS: dict[str, Callable[[], Call[Any]]] = {
-    "proxy submit": lambda: PROXY_TRANSPORT.submit(PROXY.request, OPTIONS),
-    "proxy ad": lambda: PROXY_TRANSPORT.submit(Ad(product_placement_sample_id="x", images=[IMAGE]), OPTIONS),
-    "proxy speech": lambda: ProxyTransport(KEY).submit(
-        Speech(avatar_preset_id="a", prompt=PROMPT, images=[IMAGE], speak=Speak(text="hi", voice_id="v")), OPTIONS
-    ),
-    "proxy poll": lambda: PROXY_TRANSPORT.poll(ref(PROXY_TRANSPORT, "ad")),
-    "proxy motions": lambda: listing(PROXY_TRANSPORT, Motion),
-    "proxy presets": lambda: listing(PROXY_TRANSPORT, AvatarPreset),
-    "proxy voices": lambda: listing(PROXY_TRANSPORT, Voice),
-    "proxy sounds": lambda: listing(PROXY_TRANSPORT, Sound),
-    "v1 submit": lambda: PLATFORM.submit(V1.request, OPTIONS),
-    "v1 poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/text2image/keyframes")),
-    "v2 submit": lambda: PLATFORM.submit(V2.request, OPTIONS),
-    "v2 estimate": lambda: asked(PLATFORM.estimate(V2.request)),
-    "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
-    "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
-    "v2 upload": lambda: PLATFORM.upload(b"\x89PNG\r\n\x1a\n", 8, None),
-    "v2 models": lambda: listing(PLATFORM, Model),
-    "v2 presets": lambda: listing(PLATFORM, MarketingPreset),
-    "v2 usage": lambda: PLATFORM.usage(None, None, "day"),
-    "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, "higgsfield-ai/dop/turbo")),
-    "v2 training": lambda: PLATFORM.submit(CharacterTraining(name=PROMPT, images=[IMAGE]), OPTIONS),
-    "v2 training poll": lambda: PLATFORM.poll(ref(PLATFORM, "v1/custom-references")),
-    "v2 character": lambda: PLATFORM.characters().get("abc"),
-    "v2 characters": lambda: PLATFORM.characters().page(20, None),
-    "v2 character delete": lambda: PLATFORM.characters().delete("abc"),
-    "v2 agent": lambda: PLATFORM.agents().create({"system_prompt": PROMPT}),
-    "v2 agent send": lambda: PLATFORM.agents().send("abc", PROMPT),
-    "v2 agent messages": lambda: PLATFORM.agents().messages("abc", "u1"),
-    "v2 agent interrupt": lambda: PLATFORM.agents().interrupt("abc"),
-    "v2 agent media": lambda: PLATFORM.agents().media(8, "png", None),
-    "v2 agent confirm": lambda: PLATFORM.agents().confirm(MEDIA),
-    "platform motions": lambda: listing(PLATFORM, Motion),
-    "platform styles": lambda: listing(PLATFORM, SoulStyle),
-    "platform styles 2": lambda: listing(PLATFORM, SoulStyle, 2),
-}
+from surfaces import IMAGE, MOTION, PROMPT
 
 words = st.sampled_from(["queued", "in_progress", "completed", "failed", "nsfw", "canceled", "odd", "", None, 3])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | words
@@ -309,6 +237,7 @@ CHECKS: dict[type, Callable[[Any], None]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=75, deadline=None)
 @given(status=st.sampled_from([200, 202]) | st.integers(100, 599), headers=headers, body=bodies)

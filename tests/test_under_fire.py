@@ -34,7 +34,7 @@ from higgsfield_async import (
     TaskRef,
 )
 from higgsfield_async.sandbox import Fault, Generation, Plan, Sandbox
-from surfaces import IMAGE, PROMPT, Surface
+from surfaces import IMAGE, PROMPT, SURFACES, Surface
 
 SEED = int(os.environ.get("FIRE_SEED", "20261122"))
 MAPPED = 2000
@@ -239,6 +239,12 @@ def beyond_the_rate(times: Iterable[float]) -> list[float]:
     return beyond
 
 
+@pytest.mark.parametrize(
+    # One is enough for what a version of Python may change.
+    "surface",
+    [pytest.param(each, marks=[] if each.keyed else pytest.mark.once) for each in SURFACES],
+    ids=str,
+)
 @pytest.mark.timeout(120)
 async def test_two_thousand_generations_under_fire(surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
     print(f"seed {SEED}")  # noqa: T201  # shown when it fails

@@ -214,6 +214,7 @@ def test_refs_go_to_json_and_back(identifier: str, kind: str) -> None:
     assert "\n" not in ref.to_json()
 
 
+@pytest.mark.once
 @settings(max_examples=500)
 @given(st.binary(max_size=200) | st.text(max_size=100))
 def test_anything_else_is_no_ref(text: str | bytes) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from fastapi import FastAPI
@@ -29,6 +30,7 @@ from higgsfield_async import (
     JobStatus,
     PollPolicy,
     RetryPolicy,
+    SubmissionUnknown,
     Webhook,
     WebhookError,
     _tracker,
@@ -470,6 +472,37 @@ async def test_a_webhook_that_does_not_come_makes_polls_frequent_again(sandbox: 
         await wait
         third = await hf.submit(V2.request, webhook=HOOK)
         assert third._tracked.due - time.monotonic() < 1
+
+
+async def test_a_poll_that_failed_is_repeated_as_ever_though_webhooks_come(sandbox: Sandbox, client: Client) -> None:
+    sandbox.plan(NEVER, NEVER)
+    async with client(V2) as hf:
+        hf.deliver(genuine(flat((await hf.submit(V2.request, webhook=HOOK)).id)))
+        canceled = await hf.submit(V2.request, webhook=HOOK)
+        # It is reported to nobody: the look that follows is how it is seen.
+        sandbox.script("poll", Fault.ok_html(), Fault.reset())
+        await canceled.cancel()
+        assert (await canceled.wait(timeout=10, check=False)).status is JobStatus.CANCELED
+        assert polls(sandbox) == 3
+
+
+async def test_what_was_reported_before_its_id_was_known_is_written_down(
+    sandbox: Sandbox, client: Client, tmp_path: Path
+) -> None:
+    sandbox.script("submit", Fault.reset(accept=True))
+    sandbox.plan(NEVER)
+    async with client(V1, journal=tmp_path / "journal.db") as hf:
+        with pytest.raises(SubmissionUnknown):
+            await hf.submit(V1.request, key="order-17", webhook=HOOK)
+        (paid,) = sandbox.generations
+        hf.deliver(genuine(flat(paid)))  # nobody knows what it is about
+        task = await hf.resolve("order-17", paid)
+        assert (await task.wait()).status is JobStatus.COMPLETED
+        assert hf.journal is not None
+        with anyio.fail_after(5):
+            while (entry := await hf.journal.find("order-17")) is None or entry.state != "ended":
+                await asyncio.sleep(0.01)
+        assert not entry.held
 
 
 # From the sandbox, through an application

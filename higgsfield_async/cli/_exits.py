@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from higgsfield_async._errors import (
     ApiError,
@@ -82,6 +82,26 @@ def exit_of(error: HiggsfieldError) -> Exit:
     return next(code for kind, code in _ROWS.items() if isinstance(error, kind))
 
 
+# The one that most wants a person comes first.
+_GRAVEST = (
+    Exit.UNKNOWN,
+    Exit.REFUSED,
+    Exit.SETUP,
+    Exit.WRONG,
+    Exit.UNAVAILABLE,
+    Exit.AGAIN,
+    Exit.FILES,
+    Exit.GOES_ON,
+    Exit.FAILED,
+    Exit.DONE,
+)
+
+
+def gravest(codes: Collection[Exit]) -> Exit:
+    """The exit code of a command that met with several things; 0 where it met with none."""
+    return next((code for code in _GRAVEST if code in codes), Exit.DONE)
+
+
 def hint_of(error: HiggsfieldError) -> str | None:
     """What to do about an error on the command line, where its own sentence does not say so."""
     if isinstance(error, SubmissionUnknown):
@@ -90,6 +110,8 @@ def hint_of(error: HiggsfieldError) -> str | None:
         return None
     if error.ref is not None and not isinstance(error, NotFound):
         return f"To go on with it: higgsfield-async wait {error.ref.short}"
+    if isinstance(error, ConfigurationError) and "service='proxy'" in str(error):
+        return "On the command line: --service proxy, or --service platform."
     if isinstance(error, (AuthenticationFailed, ConfigurationError)):
         return "`higgsfield-async doctor` says what is set up, and what is wrong with it."
     return None

@@ -15,7 +15,9 @@ from higgsfield_async.cli._exits import Exit
 SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 
 
-def run_until_told(work: Coroutine[Any, Any, int], leaving: Callable[[], None]) -> int:
+def run_until_told(
+    work: Coroutine[Any, Any, int], leaving: Callable[[], None], leave: Callable[[int], object] = os._exit
+) -> int:
     """Runs a command to its end, or until the process is told to end.
 
     The first Ctrl-C, or SIGTERM, cancels it: what was submitted goes on, and an id that is under way is still received.
@@ -24,6 +26,7 @@ def run_until_told(work: Coroutine[Any, Any, int], leaving: Callable[[], None]) 
     Args:
         work: The command.
         leaving: Says what goes on without it, when it was cancelled.
+        leave: Ends the process at once.
     """
     told: list[int] = []
 
@@ -34,7 +37,8 @@ def run_until_told(work: Coroutine[Any, Any, int], leaving: Callable[[], None]) 
         def end(number: int, _frame: FrameType | None) -> None:
             if told:
                 sys.stderr.write("Left at once. `higgsfield-async recover` picks up what was paid for.\n")
-                os._exit(SIGNALS[signal.Signals(told[0])])
+                leave(SIGNALS[signal.Signals(told[0])])
+                return
             told.append(number)
             loop.call_soon_threadsafe(command.cancel)
 

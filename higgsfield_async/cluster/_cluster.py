@@ -19,6 +19,7 @@ from higgsfield_async._polling import PollPolicy
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._sources import Sources
 from higgsfield_async._task import GenerationTask, Parts
+from higgsfield_async._telemetry import fields
 from higgsfield_async._transports import Transport, transport_from
 from higgsfield_async.cluster._calls import Enqueues, RowCalls
 from higgsfield_async.cluster._database import Database, checked_dsn, origin_of
@@ -232,7 +233,7 @@ class Cluster(Higgsfield):
                 try:
                     yield self._enqueues.standing(parts, found)
                 except HiggsfieldError as error:
-                    logger.info("Not recovered: %s", error)
+                    logger.info("Not recovered: %s", error, extra=fields(error=error))
 
     @property
     def _enqueues(self) -> Enqueues:
@@ -291,7 +292,8 @@ class Cluster(Higgsfield):
             raise JournalError(msg)
         await self._rows.forget(key, entry.intent.nonce)
         if entry.ref is not None and entry.state != "ended":
-            logger.warning("Forgotten, and not seen to end: %s", entry.ref.to_json())
+            msg = "Forgotten, and not seen to end: %s"
+            logger.warning(msg, entry.ref.to_json(), extra=fields(entry.ref, paid=True))
         return entry
 
     async def prune(self, before: datetime) -> int:

@@ -16,6 +16,7 @@ import anyio.to_thread
 import psycopg
 
 from higgsfield_async._errors import ConfigurationError, JournalError
+from higgsfield_async._telemetry import fields
 from higgsfield_async.cluster._journal import PostgresJournal
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Database:
                 error.charged = "unknown" if doubtful else "no"
                 if not error.transient or time.monotonic() + pause >= until:
                     raise
-                logger.info("The database is away, and will be asked again: %s", error)
+                logger.info("The database is away, and will be asked again: %s", error, extra=fields(error=error))
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 2)
 

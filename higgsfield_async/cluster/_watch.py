@@ -13,6 +13,7 @@ from higgsfield_async._limits import Limits
 from higgsfield_async._pace import Pace
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._retry import RetryPolicy
+from higgsfield_async._telemetry import fields
 from higgsfield_async._tracker import Tracked, Tracker
 
 logger = logging.getLogger("higgsfield_async.cluster")
@@ -89,7 +90,8 @@ class Watch(Tracker):
             try:
                 found = await self._read(marks)
             except HiggsfieldError as error:
-                logger.info("What is waited for could not be read, and will be again: %s", error)
+                msg = "What is waited for could not be read, and will be again: %s"
+                logger.info(msg, error, extra=fields(error=error))
                 for tracked in self._watched:
                     tracked.error = error
             else:

@@ -33,6 +33,7 @@ from higgsfield_async._limits import Limits
 from higgsfield_async._polling import PollPolicy
 from higgsfield_async._retry import RetryPolicy
 from higgsfield_async._task import GenerationTask
+from higgsfield_async._telemetry import fields
 from higgsfield_async._transports import Transport
 from higgsfield_async.cluster._database import (
     APPLICATION,
@@ -331,7 +332,7 @@ class Worker:
                 for name, rows in self._rows.items():
                     seen[name] = await rows.mend(seen[name])
             except JournalError as error:
-                logger.info("A round was left out: %s", error)
+                logger.info("A round was left out: %s", error, extra=fields(error=error))
 
     def _left_behind(self, connection: sqlalchemy.Connection) -> int:
         """Takes over what came to a worker after it was taken for dead, before it knew."""
@@ -364,7 +365,7 @@ class Worker:
             self._ending.set()
             await asyncio.Event().wait()
         except HiggsfieldError as error:
-            logger.info("Generation %s: %s", key, error)
+            logger.info("Generation %s: %s", key, error, extra=fields(error=error))
             await rows.tell(key, attempt, error)
             return type(error).__name__
         except Exception as error:
@@ -390,7 +391,7 @@ class Worker:
                 )
             except (JournalError, RateLimited) as error:
                 # The database is away, or the account is busy: it stays in the queue, with its place.
-                logger.info("Generation %s waits: %s", key, error)
+                logger.info("Generation %s waits: %s", key, error, extra=fields(error=error))
                 pause = error.retry_after or pause
             except SubmissionUnknown as error:
                 repeats += 1
@@ -408,7 +409,8 @@ class Worker:
                 break
             except (AuthenticationFailed, PermissionDenied, InsufficientCredits) as error:
                 # It goes on at the service, and may be paid for: somebody will mend the account.
-                logger.warning("Generation %s cannot be looked at, and will be again: %s", key, error)
+                msg = "Generation %s cannot be looked at, and will be again: %s"
+                logger.warning(msg, key, error, extra=fields(task.ref, error))
                 await rows.tell(key, attempt, error)
             await asyncio.sleep(LOCKED_OUT)
         while True:
@@ -417,7 +419,8 @@ class Worker:
             try:
                 return await journal.finish(key, job_set)
             except JournalError as error:
-                logger.info("The end of generation %s is not written down yet: %s", key, error)
+                msg = "The end of generation %s is not written down yet: %s"
+                logger.info(msg, key, error, extra=fields(task.ref, error))
             await asyncio.sleep(0.2)
 
     async def _cancel_what_is_asked(self) -> None:
