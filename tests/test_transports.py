@@ -711,6 +711,11 @@ def test_what_of_a_request_is_private() -> None:
     assert private_strings("short", "text") == {"short"}
 
 
+def test_a_message_to_an_agent_is_private_however_short() -> None:
+    error = error_of(PLATFORM.agents().send("s1", "hush"), response(400, {"detail": "No answer to hush."}))
+    assert str(error).endswith(": No answer to ….")
+
+
 def test_every_submit_has_a_key_of_its_own() -> None:
     calls = [PLATFORM.submit(V2.request, OPTIONS) for _ in range(3)]
     keys = [call.key for call in calls]

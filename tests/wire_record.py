@@ -253,7 +253,11 @@ FOUND: dict[str, Callable[[], Any]] = {
     ],
     "pictures inlined": lambda: inlined(PROXY_SIDE, attached(PNG)),
     "pictures not inlined": lambda: inlined(
-        PROXY_SIDE, attached(PNG, 0, "empty.png"), attached(b"RIFF....WAVE", 20, "a.wav", 1), attached(b"?", 1)
+        PROXY_SIDE,
+        attached(PNG, 0, "empty.png"),
+        attached(b"RIFF....WAVE", 20, "a.wav", 1),
+        attached(b"?", 1),
+        attached(b"", 0),
     ),
     "pictures not taken": lambda: inlined(PLATFORM, attached(b"BM....\0\0\0\0", 20), attached(b"?", 1, "b", 1, None)),
     "a picture that is too long": lambda: inlined(PROXY_SIDE, attached(PNG, 9_000_000, "big.png")),
@@ -574,6 +578,7 @@ AGENT: dict[str, object] = {
 USAGE: dict[str, object] = {
     "rows": {
         "time_series": [
+            7,
             {
                 "bucket": "2026-11-01T00:00:00",
                 "results": [
