@@ -60,10 +60,11 @@ from higgsfield_async import (
 from higgsfield_async._domain import Page
 from higgsfield_async._http import Call, Grant, HttpResponse
 from higgsfield_async._media import Attachment
+from higgsfield_async._requests import SubmitOptions
 from higgsfield_async._transports import _platform, _proxy
 from higgsfield_async._transports._answers import clean, private_strings
 from higgsfield_async._transports._job_sets import JobSets
-from surfaces import IMAGE, MOTION, PROMPT
+from surfaces import IMAGE, MOTION, PROMPT, PROXY, V2
 
 words = st.sampled_from(["queued", "in_progress", "completed", "failed", "nsfw", "canceled", "odd", "", None, 3])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | words
