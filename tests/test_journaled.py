@@ -238,6 +238,22 @@ async def test_only_forgetting_sends_again_what_may_have_been_paid_for(
         assert (await another.wait()).id == another.id
 
 
+async def test_all_that_is_unknown_is_told_of_and_recovered(
+    sandbox: Sandbox, client: Client, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("higgsfield_async._ledger.PAGE", 2)
+    sandbox.script("submit", *LOST * 5)
+    keys = [f"order-{number}" for number in range(5)]
+    async with client(V2, journal=path) as hf:
+        for key in keys:
+            with pytest.raises(SubmissionUnknown):
+                await hf.submit(V2.request, key=key)
+    async with client(V2, journal=path) as hf:
+        assert [entry.key for entry in await hf.unknown()] == keys
+        assert [task.key async for task in hf.recover()] == keys
+    assert len(sandbox.generations) == 5
+
+
 async def test_a_lost_answer_is_recovered_by_its_idempotency_key(sandbox: Sandbox, client: Client, path: Path) -> None:
     sandbox.script("submit", *LOST, *LOST)
     async with client(V2, journal=path) as hf:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import example, given, settings, strategies as st
+from msgspec.structs import replace
 
 from decoders import CALLS, KEY, OPTIONS, PLATFORM, PROXY_TRANSPORT, SECRET, listing
 from higgsfield_async import (
@@ -58,10 +60,11 @@ from higgsfield_async import (
 from higgsfield_async._domain import Page
 from higgsfield_async._http import Call, Grant, HttpResponse
 from higgsfield_async._media import Attachment
+from higgsfield_async._requests import SubmitOptions
 from higgsfield_async._transports import _platform, _proxy
-from higgsfield_async._transports._answers import clean
+from higgsfield_async._transports._answers import clean, private_strings
 from higgsfield_async._transports._job_sets import JobSets
-from surfaces import IMAGE, MOTION, PROMPT
+from surfaces import IMAGE, MOTION, PROMPT, PROXY, V2
 
 words = st.sampled_from(["queued", "in_progress", "completed", "failed", "nsfw", "canceled", "odd", "", None, 3])
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | words
@@ -689,6 +692,63 @@ def test_what_is_private_is_hidden_in_every_form() -> None:
     spoken = 'a "b"\nit\'s'
     assert clean(f"<{spoken}> <{spoken!r}> <{json.dumps(spoken)}>", [spoken]) == "<…> <'…'> <\"…\">"
     assert clean(f"<{PROMPT[:-1]}> <{PROMPT[:-1]}>", [PROMPT]) == "<…"
+
+
+def test_what_of_a_request_is_private() -> None:
+    body = {
+        "model": "turbo",
+        "quality": "a" * 12,
+        "address": "b" * 13,
+        "style": "two words",
+        "prompt": "cat",
+        "negative_prompt": "dog",
+        "speak": {"text": "hi", "voice": "v1"},
+        "images": ["c" * 13, {"type": "image_url"}, 7, ""],
+        "text": ["", "yes"],
+        "context": "no",
+    }
+    assert private_strings(body) == {"b" * 13, "two words", "cat", "dog", "hi", "c" * 13, "yes"}
+    assert private_strings("short") == set()
+    assert private_strings("short", "text") == {"short"}
+
+
+def test_a_message_to_an_agent_is_private_however_short() -> None:
+    error = error_of(PLATFORM.agents().send("s1", "hush"), response(400, {"detail": "No answer to hush."}))
+    assert str(error).endswith(": No answer to ….")
+
+
+def test_every_submit_has_a_key_of_its_own() -> None:
+    calls = [PLATFORM.submit(V2.request, OPTIONS) for _ in range(3)]
+    keys = [call.key for call in calls]
+    # With another's, it would bring back the other's generation.
+    assert len({*map(uuid.UUID, filter(None, keys))}) == 3
+    assert [call.request.headers["Idempotency-Key"] for call in calls] == keys
+    # Nobody can have sent a key that was minted here; one that was given may be another try.
+    assert not any(call.resumed for call in calls)
+    mine = SubmitOptions(idempotency_key="mine")
+    assert [PLATFORM.submit(V2.request, replace(mine, resumes=each)).resumed for each in (True, False)] == [True, False]
+
+
+def test_the_path_of_speech_is_learned() -> None:
+    transport = ProxyTransport(KEY)
+
+    def speak() -> Call[Any]:
+        speech = Speech(avatar_preset_id="a", prompt=PROMPT, images=[IMAGE], speak=Speak(text="hi", voice_id="v"))
+        return transport.submit(speech, OPTIONS)
+
+    made = response(200, {"id": "s", "jobs": []})
+    for missing in (404, 405):
+        first = speak()
+        second = first.decode(response(missing, b""))
+        assert isinstance(second, Call)
+        assert second.request.url != first.request.url
+        assert second.submits
+        # Nothing is learned of what was not taken, or of another kind.
+        assert isinstance(error_of(second, response(406, b"")), ApiError)
+        assert isinstance(transport.submit(PROXY.request, OPTIONS).decode(made), JobSet)
+        assert speak().request.url == first.request.url
+        assert isinstance(second.decode(made), JobSet)
+        assert speak().request.url == second.request.url
 
 
 def test_the_longest_request_that_the_proxy_takes() -> None:

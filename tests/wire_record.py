@@ -24,6 +24,7 @@ from higgsfield_async import (
     DopVideo,
     HiggsfieldError,
     ImageToVideo,
+    JobSet,
     MarketingPreset,
     Model,
     Motion,
@@ -89,9 +90,12 @@ def inlined(transport: Transport, *files: Attachment) -> Any:
     return transport.inlined(ImageToVideo(model="lite", motion_id=MOTION, prompt=PROMPT, images=[IMAGE]), files)
 
 
+AD = Ad(product_placement_sample_id="x", images=[IMAGE])
+SPEECH = Speech(avatar_preset_id="a", prompt=PROMPT, images=[IMAGE], speak=Speak(text="hi", voice_id="v"))
+
+
 def speaking(transport: ProxyTransport) -> Call[Any]:
-    speech = Speech(avatar_preset_id="a", prompt=PROMPT, images=[IMAGE], speak=Speak(text="hi", voice_id="v"))
-    return transport.submit(speech, NONE)
+    return transport.submit(SPEECH, NONE)
 
 
 def attached(head: bytes, size: int = 8, name: str = "", index: int = 0, sort: Sort | None = "image") -> Attachment:
@@ -105,7 +109,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "proxy submit": lambda: PROXY_SIDE.submit(PROXY.request, NONE),
     "proxy speech": lambda: speaking(ProxyTransport(KEY)),
     "proxy speech, the other path": lambda: speaking(ProxyTransport(KEY, speech_path="/higgsfield/speech")),
-    "proxy ad": lambda: PROXY_SIDE.submit(Ad(product_placement_sample_id="x", images=[IMAGE]), NONE),
+    "proxy ad": lambda: PROXY_SIDE.submit(AD, NONE),
     "proxy poll": lambda: PROXY_SIDE.poll(ref(PROXY_SIDE, "ad")),
     "proxy motions": lambda: listed(PROXY_SIDE, Motion),
     "proxy motions, asked for": lambda: listed(PROXY_SIDE, Motion, size=5, search="zoom in", cursor=3),
@@ -118,6 +122,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "v2 submit": lambda: PLATFORM.submit(V2.request, KEYED),
     "v2 submit, resumed": lambda: PLATFORM.submit(V2.request, SubmitOptions(idempotency_key="once", resumes=True)),
     "v2 estimate": lambda: PLATFORM.estimate(V2.request),
+    "v2 poll of an odd id": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "X/?#%é")),
     "v2 poll": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "a b/c")),
     "v2 cancel": lambda: PLATFORM.cancel(ref(PLATFORM, TURBO)),
     "v2 delete": lambda: PLATFORM.delete(ref(PLATFORM, TURBO)),
@@ -191,6 +196,7 @@ FOUND: dict[str, Callable[[], Any]] = {
             "upload HEIC": lambda: PLATFORM.upload(b"\0\0\0\x18ftypheic", 12, None),
             "upload text": lambda: PLATFORM.upload(b"text", 4, "text/plain" + "n" * 200),
             "take an id": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "..")),
+            "take half a character": lambda: PLATFORM.poll(ref(PLATFORM, TURBO, "\ud800")),
             "say what was used without a zone": lambda: PLATFORM.usage(datetime(2026, 11, 1), None, "day"),  # noqa: DTZ001
             "say what was used backwards": lambda: PLATFORM.usage(date(2026, 11, 2), date(2026, 11, 1), "day"),
             "say what was used in no time": lambda: PLATFORM.usage(date(2026, 11, 2), date(2026, 11, 2), "day"),
@@ -219,18 +225,24 @@ FOUND: dict[str, Callable[[], Any]] = {
         }.items()
     },
     "usage ahead of Greenwich": lambda: PLATFORM.usage(AHEAD, None, "day").request.url,
-    "prices of the proxy": lambda: [
-        PROXY_SIDE.estimate(each) for each in (PROXY.request, Ad(product_placement_sample_id="x", images=[IMAGE]))
-    ],
+    "prices of the proxy": lambda: [PROXY_SIDE.estimate(each) for each in (PROXY.request, AD, SPEECH)],
     "price of a training": lambda: PLATFORM.estimate(CharacterTraining(name="n", images=[IMAGE])),
     "price of anything else": lambda: PLATFORM.price(V1.request),
     "kinds": lambda: [
-        *(PROXY_SIDE.kind(each) for each in (PROXY.request, Ad(product_placement_sample_id="x", images=[IMAGE]))),
+        *(PROXY_SIDE.kind(each) for each in (PROXY.request, AD, SPEECH)),
         *(PLATFORM.kind(each) for each in (V1.request, V2.request, CharacterTraining(name="n", images=[IMAGE]))),
         PLATFORM.kind(Soul(prompt=PROMPT, width_and_height="1536x1536")),
         PLATFORM.kind(DopVideo(model="dop-lite", prompt=PROMPT, images=[IMAGE])),
         PLATFORM.kind(TalkingHead(prompt=PROMPT, image=IMAGE, audio="https://a.b/c.wav", quality="mid", duration=5)),
     ],
+    "a proxy key that is none": lambda: ProxyTransport("hk"),
+    "a proxy key with a space": lambda: ProxyTransport("hk- 1"),
+    "a speech path that is none": lambda: ProxyTransport(KEY, speech_path="speak"),
+    "a key id that is none": lambda: PlatformTransport("", SECRET),
+    "a key secret that is none": lambda: PlatformTransport("i", "s\n"),
+    "an address that is none": lambda: PlatformTransport("i", "s", "ftp://x"),
+    "an address with a path": lambda: PlatformTransport("i", "s", "https://B.Example.com/XX/").origin,
+    "an address with a password": lambda: PlatformTransport("i", "s", "https://me:pass@b.example.com"),
     "what each is": lambda: [repr(PROXY_SIDE), repr(PLATFORM), PLATFORM.account, PROXY_SIDE.account],
     "same service": lambda: [
         PLATFORM.same_service("https://platform.higgsfield.ai"),
@@ -241,7 +253,11 @@ FOUND: dict[str, Callable[[], Any]] = {
     ],
     "pictures inlined": lambda: inlined(PROXY_SIDE, attached(PNG)),
     "pictures not inlined": lambda: inlined(
-        PROXY_SIDE, attached(PNG, 0, "empty.png"), attached(b"RIFF....WAVE", 20, "a.wav", 1), attached(b"?", 1)
+        PROXY_SIDE,
+        attached(PNG, 0, "empty.png"),
+        attached(b"RIFF....WAVE", 20, "a.wav", 1),
+        attached(b"?", 1),
+        attached(b"", 0),
     ),
     "pictures not taken": lambda: inlined(PLATFORM, attached(b"BM....\0\0\0\0", 20), attached(b"?", 1, "b", 1, None)),
     "a picture that is too long": lambda: inlined(PROXY_SIDE, attached(PNG, 9_000_000, "big.png")),
@@ -335,6 +351,7 @@ MORE_ERRORS: dict[str, HttpResponse] = {
     ),
     "large": answer(413, HTML),
     "bad": answer(400, HTML),
+    "a page after a blank line": answer(502, b"\n  <HTML><body>502</body></HTML>"),
     "a page by type": answer(500, b"page", **{"content-type": "text/html; charset=utf-8"}),
     "server": answer(500, b"Internal Server Error"),
     "unavailable": answer(503, {"detail": "model disabled"}, **{"retry-after": "1.5"}),
@@ -473,6 +490,7 @@ LISTS: dict[str, object] = {
     "enveloped, with a cursor that is none": {"items": [ITEM], "total": [7], "cursor": True},
     "empty": {"items": [], "total": 0, "cursor": None},
     "no items": {"items": 7},
+    "titles": [{"id": "i4", "title": "Title"}],
     "models": [
         {"slug": TURBO, "name": "Named", "output_type": "image"},
         {"slug": TURBO},
@@ -560,6 +578,7 @@ AGENT: dict[str, object] = {
 USAGE: dict[str, object] = {
     "rows": {
         "time_series": [
+            7,
             {
                 "bucket": "2026-11-01T00:00:00",
                 "results": [
@@ -596,6 +615,7 @@ STORED: dict[str, HttpResponse] = {
     "stored, oddly": answer(200, b"", **{"x-amz-expiration": 'expiry-date="some day"'}),
     "refused": answer(403, b"<Error><Code>SignatureDoesNotMatch</Code><Signature>TOPSECRET</Signature></Error>"),
     "expired": answer(403, b"<Error><Code>AccessDenied</Code><Message>Request has EXPIRED</Message></Error>"),
+    "expired and moved": answer(400, b"<Error><Code>ExpiredToken</Code></Error>"),
     "too slow": answer(400, b"<Error><Code>RequestTimeout</Code></Error>", **{"retry-after": "3"}),
     "busy": answer(503, b"expired"),
     "elsewhere": answer(307),
@@ -680,6 +700,8 @@ def told(call: Call[Any], response: HttpResponse) -> Any:
         grant = found
         stored = {what: attempt(partial(grant.decode, each)) for what, each in STORED.items()}
         said = {"granted": said, "stored": stored}
+    if isinstance(found, JobSet):
+        said["kept as it came"] = found.body == response.body
     return said
 
 
