@@ -254,7 +254,7 @@ def api(session: nox.Session) -> None:
 @nox.session
 def plots(session: nox.Session) -> None:
     """Draw the documentation's pictures from real runs, the studio's where there is a chromium. `-- NAME` draws one."""
-    session.install("-e", ".[fastapi,sandbox]", *group("plots"))
+    session.install("-e", ".[cli,fastapi,sandbox]", *group("plots"))
     for script in sorted(Path("docs", "plots").glob("[!_]*.py")):
         if script.stem in (session.posargs or [script.stem]):
             session.run("python", str(script))

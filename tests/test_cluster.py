@@ -9,6 +9,7 @@ import itertools
 import logging
 import pickle
 import signal
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from clusters import POLL, until
 from workers import WorkerProcess
 
 from higgsfield_async import (
+    ClientClosed,
     ConfigurationError,
     DopVideo,
     FieldError,
@@ -50,7 +52,7 @@ from higgsfield_async import (
 )
 from higgsfield_async.cluster import Cluster, PostgresJournal, _told as told
 from higgsfield_async.cluster.__main__ import main
-from higgsfield_async.cluster._database import imported
+from higgsfield_async.cluster._database import Database, imported
 from higgsfield_async.cluster._rows import workflow_of
 from higgsfield_async.cluster._worker import Worker
 from higgsfield_async.sandbox import Fault, Sandbox
@@ -1062,3 +1064,24 @@ def test_a_program_that_is_set_up_wrongly_says_so(
     assert main(["worker", "--service", "proxy"]) == 75
     with pytest.raises(SystemExit):
         main([])
+
+
+async def test_what_a_thread_gives_back_after_the_end_is_let_go_of(cluster_dsn: str, postgres: Postgres) -> None:
+    database = Database(cluster_dsn)
+    began, go_on = threading.Event(), threading.Event()
+
+    def work(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("select 1")
+        began.set()
+        assert go_on.wait(10)
+
+    running = asyncio.create_task(database.run(work))
+    await asyncio.to_thread(began.wait, 10)
+    running.cancel()  # the thread goes on
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await database.close()
+    go_on.set()
+    await asyncio.to_thread(postgres.wait_until_gone, cluster_dsn.rpartition("/")[2])
+    with pytest.raises(ClientClosed):
+        await database.open()

@@ -17,7 +17,7 @@ from higgsfield_async.cli._doctor import doctor
 from higgsfield_async.cli._estimate import price_batch
 from higgsfield_async.cli._exits import Exit, exit_of, hint_of
 from higgsfield_async.cli._generating import ad, generate, keyframes, model, soul, speak
-from higgsfield_async.cli._output import Log, Output, to_nowhere
+from higgsfield_async.cli._output import SCREEN, Log, Output, to_nowhere
 from higgsfield_async.cli._refs import cancel, save, wait
 from higgsfield_async.cli._running import run_until_told
 from higgsfield_async.cli._sandbox import sandbox
@@ -119,6 +119,8 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             output.trace()
         return Exit.FAULT
+    finally:
+        SCREEN.drain()
 
 
 def _run(arguments: Sequence[str], output: Output) -> int:

@@ -7,15 +7,18 @@ out.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from types import TracebackType
-from typing import Self
+from typing import IO, Self, TextIO, cast
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -53,6 +56,62 @@ def line_of(value: object) -> str:
     return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", _encoder.encode(value).decode())
 
 
+class _Screen:
+    """The standard error output, written by a thread of its own.
+
+    A terminal that is stopped, with Ctrl-S, holds up nothing that is paid for; and one that is gone ends nothing.
+    """
+
+    def __init__(self) -> None:
+        self._texts: queue.Queue[tuple[TextIO, str]] = queue.Queue()
+        self._writer: threading.Thread | None = None
+
+    @property
+    def encoding(self) -> str:
+        """As the stream's own, and so are the next two."""
+        return sys.stderr.encoding
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return sys.stderr.fileno()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be written."""
+        return self._texts.unfinished_tasks > 0
+
+    def write(self, text: str) -> int:
+        """Has a text written, in its turn."""
+        self._texts.put((sys.stderr, text))
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="higgsfield_async.cli.screen", daemon=True)
+            self._writer.start()
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits for what is written but the end: see `drain`."""
+
+    def drain(self) -> None:
+        """Waits until all of it is written."""
+        self._texts.join()
+
+    def _write(self) -> None:
+        while True:
+            stream, text = self._texts.get()
+            # Nobody reads it any more, or it was closed.
+            with contextlib.suppress(OSError, ValueError):
+                stream.write(text)
+                stream.flush()
+            self._texts.task_done()
+
+
+SCREEN = _Screen()
+
+
 class Output:
     """One command's two streams.
 
@@ -64,7 +123,7 @@ class Output:
         self.json = json
         # Whether something is redrawn on the terminal now, above which other things are printed.
         self.drawing = False
-        self.screen = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+        self.screen = Console(file=cast("IO[str]", SCREEN), highlight=False, emoji=False, soft_wrap=True)
         if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
             # A name in letters that this terminal has none for is no reason to stop.
             reconfigure(errors="backslashreplace")

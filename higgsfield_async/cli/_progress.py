@@ -14,7 +14,7 @@ from rich.text import Text
 
 from higgsfield_async._budget import Spending
 from higgsfield_async._domain import JobStatus
-from higgsfield_async.cli._output import Output, plain
+from higgsfield_async.cli._output import SCREEN, Output, plain
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -213,7 +213,9 @@ class Progress:
 
     async def _draw(self, live: Live) -> None:
         while True:
-            size = self._out.screen.size
-            text = Text("\n".join(map(plain, drawn(self.view, width=size.width, height=size.height))), no_wrap=True)
-            live.update(text, refresh=True)
+            # A terminal that is stopped is not to be shown later what was going on meanwhile.
+            if not SCREEN.busy:
+                size = self._out.screen.size
+                lines = drawn(self.view, width=size.width, height=size.height)
+                live.update(Text("\n".join(map(plain, lines)), no_wrap=True), refresh=True)
             await asyncio.sleep(TICK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -36,7 +37,10 @@ def run_until_told(
 
         def end(number: int, _frame: FrameType | None) -> None:
             if told:
-                sys.stderr.write("Left at once. `higgsfield-async recover` picks up what was paid for.\n")
+                with contextlib.suppress(OSError):
+                    # What is drawn hides the cursor.
+                    shown = "\x1b[?25h" if sys.stderr.isatty() else ""
+                    sys.stderr.write(f"{shown}Left at once. `higgsfield-async recover` picks up what was paid for.\n")
                 leave(SIGNALS[signal.Signals(told[0])])
                 return
             told.append(number)

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 import psycopg
 
-from higgsfield_async._errors import ConfigurationError, JournalError
+from higgsfield_async._errors import ClientClosed, ConfigurationError, JournalError
 from higgsfield_async._telemetry import fields
 from higgsfield_async.cluster._journal import PostgresJournal
 
@@ -124,6 +124,7 @@ class Database:
         self._engine: sqlalchemy.Engine | None = None
         self._client: dbos.DBOSClient | None = None
         self._threads: anyio.CapacityLimiter | None = None
+        self._closed = False
 
     @property
     def client(self) -> dbos.DBOSClient:
@@ -136,8 +137,12 @@ class Database:
 
         Raises:
             JournalError: It cannot be reached.
+            ClientClosed: It was closed.
         """
         async with self._lock:
+            if self._closed:
+                msg = "The way to the cluster's database is closed."
+                raise ClientClosed(msg)
             if self._client is not None:
                 return
             # It makes the tables that ours stand beside.
@@ -157,6 +162,8 @@ class Database:
             pool_pre_ping=True,
             connect_args={"application_name": "higgsfield_async", **KEEPALIVE},
         )
+        # What a thread still uses when all is let go of, and gives back afterwards, is nobody's.
+        sa.event.listen(engine, "checkin", self._given_back)
         try:
             with engine.begin() as connection:
                 connection.exec_driver_sql("select pg_advisory_xact_lock(%s, %s)", _MAKING)
@@ -234,8 +241,13 @@ class Database:
             await asyncio.sleep(pause)
             pause = min(2.0, pause * 2)
 
+    def _given_back(self, _connection: object, record: sqlalchemy.pool.ConnectionPoolEntry) -> None:
+        if self._closed:
+            record.invalidate()
+
     async def close(self) -> None:
-        """Lets go of every connection."""
+        """Lets go of every connection. What a thread still does is finished; it cannot be opened again."""
+        self._closed = True
         async with self._lock:
             client, engine = self._client, self._engine
             self._client = self._engine = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,3 +179,45 @@ def test_a_line_stands_above_what_is_redrawn(use: Use, service: Sandbox, environ
         assert child.exitstatus == 0
     finally:
         child.close(force=True)
+
+
+def test_a_terminal_that_is_stopped_holds_up_nothing(
+    use: Use, service: Sandbox, environment: Path, tmp_path: Path
+) -> None:
+    use("platform")
+    service.plan(*[Plan(queued=40)] * 4)
+    rows, results = tmp_path / "rows", tmp_path / "results"
+    rows.write_text("".join(f'{{"type": "keyframes", "prompt": "{each}"}}\n' for each in range(4)))
+    words = [*PROGRAM, "batch", str(rows), "--no-save"]
+    child = pexpect.spawn(
+        "/bin/sh",
+        ["-c", f"exec {' '.join(map(shlex.quote, words))} > {shlex.quote(str(results))}"],
+        dimensions=(12, 100),
+        encoding="utf-8",
+        env={**os.environ, "TERM": "xterm", "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        screen_of(child, lambda text: "4 open" in text)
+        child.send("\x13")  # Ctrl-S
+        until = time.monotonic() + 15
+        while len(results.read_text().splitlines()) < 4:
+            assert time.monotonic() < until, "the work waits for the terminal"
+            time.sleep(0.02)
+        child.send("\x11")
+        child.expect_exact("4 of 4")
+        child.expect(pexpect.EOF)
+        child.wait()
+        assert child.exitstatus == 0
+    finally:
+        child.close(force=True)
+
+
+def test_nobody_who_reads_the_words_is_no_reason_to_say_nothing_else(use: Use, environment: Path) -> None:
+    use("platform")
+    read, write = os.pipe()
+    with subprocess.Popen([*PROGRAM, *DOP, "--no-save"], stdout=subprocess.PIPE, stderr=write, text=True) as child:
+        os.close(write)
+        os.close(read)
+        out, _ = child.communicate(timeout=25)
+    assert child.returncode == 0
+    assert out.startswith("WyI")
