@@ -133,8 +133,10 @@ class Output:
         line = line_of(value) if self.json else "\t".join(map(plain, cells))
         if self.drawing and sys.stdout.isatty():
             self.screen.print(Text(line))
-        else:
-            print(line, flush=True)
+            return
+        if sys.stdout.isatty():
+            SCREEN.drain()  # what was said before stands before it
+        print(line, flush=True)
 
     def table(self, *columns: str) -> Table:
         """Prints things as a table, where the standard output is a terminal and no JSON is asked for."""

@@ -17,7 +17,7 @@ from hypothesis import given, strategies as some
 from higgsfield_async import ConfigurationError, HiggsfieldError, TaskRef
 from higgsfield_async.cli import _exits as exits, main
 from higgsfield_async.cli._exits import Exit, exit_of
-from higgsfield_async.cli._output import Log, Output, line_of, plain, secrets_of, without_secrets
+from higgsfield_async.cli._output import SCREEN, Log, Output, line_of, plain, secrets_of, without_secrets
 
 STEERING = "\x00\x07\x08\x0b\x1b\x7f\x80\x9b\x9d\r\n\t\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ud800"
 
@@ -57,6 +57,7 @@ def test_words_are_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output(json=False)
     output.say("[bold]no markup[/] :cat: \x1b[2J\nsecond")
     output.error("it \x1b]0;t\x07 broke\nHint: forged", "try \x9b2J again")
+    SCREEN.drain()
     assert capsys.readouterr().err == (
         "[bold]no markup[/] :cat: \\x1b[2J\\nsecond\n"
         "Error: it \\x1b]0;t\\x07 broke\\nHint: forged\nHint: try \\x9b2J again\n"
@@ -68,14 +69,16 @@ def test_what_the_library_logs_is_shown_once_and_steers_nothing(
 ) -> None:
     monkeypatch.setenv("HF_KEY", "id:topsecret")
     logger = logging.getLogger("higgsfield_async.client")
+    before = [*logging.getLogger("higgsfield_async").handlers]
     with Log(Output(json=False), logging.WARNING):
         logger.warning("Not \x1b[2Jrecovered: %s", "topsecret")
         logger.info("not shown")
     logger.info("nor this")
+    SCREEN.drain()
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert "WARNING higgsfield_async.client: Not \\x1b[2Jrecovered: …" in shown
-    assert logging.getLogger("higgsfield_async").handlers == []
+    assert logging.getLogger("higgsfield_async").handlers == before
 
 
 def test_debug_logs_more(run: Run, environment: Path) -> None:
@@ -106,6 +109,9 @@ def test_an_output_that_cannot_be_told_how_to_write_is_used_as_it_is(monkeypatch
 
         def write(self, text: str) -> None:
             self.text += text
+
+        def isatty(self) -> bool:
+            return False
 
         def flush(self) -> None:
             """Nothing is held back."""
