@@ -88,7 +88,7 @@ def test_what_failed_is_made_again_where_that_is_asked_for(
     use("platform")
     file = write(tmp_path / "rows.jsonl", *prompts(2))
     service.plan(Plan(end="failed"))
-    ran = run("batch", file, "--no-save", code=1)
+    ran = run("batch", file, "--no-save", "--again", code=1)
     assert run("batch", file, "--no-save", code=1).out.count("GenerationFailed") == 1
     assert len(service.generations) == 2
     again = run("batch", file, "--no-save", "--again")

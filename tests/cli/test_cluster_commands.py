@@ -134,3 +134,7 @@ def test_a_password_is_shown_nowhere(run: Run, database: str) -> None:
     submit(database, V2, "one")
     ran = run("tasks", "--account", "a", "--debug", "--json")
     assert PASSWORD not in ran.out + ran.err
+
+
+def test_a_ref_that_is_none_is_told(run: Run, database: str) -> None:
+    assert "not a TaskRef" in run("wait", "nonsense", code=78).err

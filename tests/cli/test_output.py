@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -14,9 +17,10 @@ import pytest
 from commands import Run
 from hypothesis import given, strategies as some
 
-from higgsfield_async import ConfigurationError, HiggsfieldError, TaskRef
+from higgsfield_async import ConfigurationError, Higgsfield, HiggsfieldError, TaskRef
 from higgsfield_async.cli import _exits as exits, main
 from higgsfield_async.cli._exits import Exit, exit_of
+from higgsfield_async.cli._making import goes_on
 from higgsfield_async.cli._output import SCREEN, Log, Output, line_of, plain, secrets_of, without_secrets
 
 STEERING = "\x00\x07\x08\x0b\x1b\x7f\x80\x9b\x9d\r\n\t\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ud800"
@@ -154,3 +158,23 @@ def test_a_module_of_ours_that_is_missing_is_no_missing_extra(monkeypatch: pytes
 def test_importing_the_program_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     importlib.import_module("higgsfield_async.cli.__main__")
     assert capsys.readouterr().out == ""
+
+
+def test_the_screen_is_the_standard_error_output() -> None:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+        assert SCREEN.fileno() == nowhere.fileno()
+        assert SCREEN.encoding == "utf-8"
+        assert not SCREEN.isatty()
+        SCREEN.flush()
+
+
+def test_where_nothing_is_open_nothing_goes_on(use: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    use("platform")
+
+    async def leave() -> None:
+        async with Higgsfield.from_env() as hf:
+            goes_on(Output(json=False), hf)
+
+    asyncio.run(leave())
+    SCREEN.drain()
+    assert capsys.readouterr().err == ""
