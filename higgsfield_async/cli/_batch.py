@@ -89,6 +89,7 @@ def batch(
     if again and database_url(options) is not None:
         msg = "A cluster does not know what failed: `higgsfield-async forget` takes a key out of it, to be made anew."
         raise InvalidRequest(msg)
+    making.prepare()
     service = service_of(options, making.made_by)
     descriptor, form = opened(file, format, as_)
     total = count(descriptor, form)

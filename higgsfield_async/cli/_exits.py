@@ -109,7 +109,9 @@ def hint_of(error: HiggsfieldError) -> str | None:
     if isinstance(error, GenerationError):
         return None
     if error.ref is not None and not isinstance(error, NotFound):
-        return f"To go on with it: higgsfield-async wait {error.ref.short}"
+        short = error.ref.short
+        again = f"save {short} --output FOLDER" if isinstance(error, DownloadError) else f"wait {short}"
+        return f"To go on with it: higgsfield-async {again}"
     if isinstance(error, ConfigurationError) and "service='proxy'" in str(error):
         return "On the command line: --service proxy, or --service platform."
     if isinstance(error, (AuthenticationFailed, ConfigurationError)):

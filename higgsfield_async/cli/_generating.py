@@ -37,7 +37,10 @@ def _made(kind: str, fields: Fields, making: Making, one: One, options: Options)
     if isinstance(prompt := fields.get("prompt"), str):
         fields = {**fields, "prompt": _words(prompt)}
     service = service_of(options, making.made_by)
-    return make(request_of(kind, fields, service), making, options, key=one.key, dry_run=one.dry_run)
+    request = request_of(kind, fields, service)
+    if not one.dry_run:
+        making.prepare()
+    return make(request, making, options, key=one.key, dry_run=one.dry_run)
 
 
 def _words(text: str) -> str:

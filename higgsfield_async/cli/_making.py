@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import shlex
 import uuid
@@ -17,7 +19,7 @@ from msgspec import Struct
 from higgsfield_async._budget import Budget
 from higgsfield_async._client import Higgsfield
 from higgsfield_async._domain import JobSet, JobStatus, TaskRef
-from higgsfield_async._errors import ConfigurationError, HiggsfieldError, SubmissionUnknown
+from higgsfield_async._errors import ConfigurationError, HiggsfieldError, InvalidRequest, SubmissionUnknown
 from higgsfield_async._fanout import Outcome
 from higgsfield_async._requests import GenerationRequest, Webhook
 from higgsfield_async._task import OnCancel
@@ -72,6 +74,22 @@ class Making:
     def folder(self) -> Path | None:
         """Where files are saved; None where none are."""
         return None if self.no_save or self.detach else self.output
+
+    def prepare(self) -> None:
+        """Makes the folder for the files: what could not be saved is not paid for.
+
+        Raises:
+            InvalidRequest: It cannot be made, or written to.
+        """
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            msg = f"Nothing can be saved in {self.folder}: {error.strerror}. Nothing was submitted."
+            raise InvalidRequest(msg) from None
 
     def allowed(self) -> Budget | None:
         """What may be spent; None where nothing was said.

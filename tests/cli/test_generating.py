@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,3 +219,16 @@ def test_a_cluster_takes_the_same_commands(run: Run, cluster_dsn: str, monkeypat
     assert run("keyframes", "p", "--timeout", "0", code=4).out
     assert run("wait", ref, "--timeout", "0", "--json", code=4).things[0]["id"] == "order-17"
     assert "no budget" in run("keyframes", "p", "--budget", "1usd", code=78).err
+
+
+@pytest.mark.parametrize("command", [("keyframes", "p"), ("batch", "rows")])
+def test_what_cannot_be_saved_is_not_paid_for(
+    run: Run, use: Use, service: Sandbox, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    use("platform")
+    Path("rows").write_text('{"type": "keyframes", "prompt": "p"}')
+    Path("taken").touch()
+    assert "Nothing was submitted" in run(*command, "-o", "taken/results", code=2).err
+    monkeypatch.setattr(os, "access", lambda *_: False)  # to root, all may be written to
+    assert "Permission denied" in run(*command, "-o", "results", code=2).err
+    assert not service.generations
