@@ -249,6 +249,7 @@ class _Telemetry:
                 counter.add(times * float(amount), {MODEL: kind, CHARGED: charged})
 
     def watch(self, client: Counted, service: str) -> None:
+        self._ask_at = -1.0  # whoever listens may have begun since another client was opened
         with self._lock:
             self._clients[client] = service
 

@@ -662,6 +662,25 @@ async def test_without_the_sdk_nothing_is_heard_and_later_all_is(
     assert not watched.kept.open
 
 
+async def test_a_client_that_opens_after_whoever_listens_is_told_of(
+    client: Client, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _otel._Telemetry()
+    monkeypatch.setattr(_otel, "TELEMETRY", told)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    _telemetry.telemetry.cache_clear()
+    try:
+        async with client(V2) as hf:
+            await hf.run(V2.request)
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", watched.tracers)
+        async with client(V2) as hf:
+            await hf.run(V2.request)
+    finally:
+        _telemetry.telemetry.cache_clear()
+    assert len(watched.spans("submit")) == 1
+
+
+
 HIDDEN = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[3])
