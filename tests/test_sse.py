@@ -60,7 +60,7 @@ async def test_the_headers_go_out_before_there_is_anything_to_tell(client: Clien
 
 
 async def test_what_was_told_before_is_not_told_again(sandbox: Sandbox, client: Client) -> None:
-    sandbox.plan(Plan(queued=20, running=20))
+    sandbox.plan(Plan(queued=20, running=100))
     async with client() as hf:
         task = await hf.submit(PROXY.request)
         assert [mark for mark, _, _ in await told(sse.events(task, last_event_id="q"))] == ["i", "c"]
