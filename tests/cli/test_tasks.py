@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -215,7 +216,14 @@ def test_forgetting_asks(
 def test_the_question_is_left_with_ctrl_c(use: Use, service: Sandbox, environment: Path, run: Run) -> None:
     use("proxy")
     lose(service, environment, "order 17")
-    child = pexpect.spawn(PROGRAM[0], [*PROGRAM[1:], "forget", "order 17"], timeout=20, encoding="utf-8")
+    child = pexpect.spawn(
+        PROGRAM[0],
+        [*PROGRAM[1:], "forget", "order 17"],
+        timeout=20,
+        encoding="utf-8",
+        # What was started in the background has it ignored, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     child.expect_exact("[y/N] ")
     child.sendintr()
     child.expect(pexpect.EOF)
