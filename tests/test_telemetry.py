@@ -680,7 +680,6 @@ async def test_a_client_that_opens_after_whoever_listens_is_told_of(
     assert len(watched.spans("submit")) == 1
 
 
-
 HIDDEN = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[3])

@@ -211,6 +211,11 @@ def test_forgetting_asks(
     assert len(run("tasks").rows) == left
 
 
+def heed_interrupts() -> None:
+    """What was started in the background ignores them, and hands that on to what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.once
 @pytest.mark.skipif(os.name != "posix", reason="a pseudo-terminal")
 def test_the_question_is_left_with_ctrl_c(use: Use, service: Sandbox, environment: Path, run: Run) -> None:
@@ -221,8 +226,7 @@ def test_the_question_is_left_with_ctrl_c(use: Use, service: Sandbox, environmen
         [*PROGRAM[1:], "forget", "order 17"],
         timeout=20,
         encoding="utf-8",
-        # What was started in the background has it ignored, and hands that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_interrupts,
     )
     child.expect_exact("[y/N] ")
     child.sendintr()
