@@ -40,6 +40,7 @@ from higgsfield_async import (
     Webhook,
 )
 from higgsfield_async._frozen import frozen, replay_of, replayed
+from higgsfield_async._ledger import may_be_sent_again
 from higgsfield_async._requests import SubmitOptions
 from higgsfield_async.journal import Entry, Intent, SQLiteJournal
 from higgsfield_async.sandbox import Fault, Plan, Sandbox
@@ -651,8 +652,26 @@ async def test_a_spill_file_that_cannot_be_read_back(
     async with client(journal=path) as hf:
         # It is looked for again, and told of once.
         assert await hf.unknown() == []
-        assert caplog.text.count(f"A paid generation is in {spill}") == 1
+        assert caplog.text.count(f"A paid generation is in {spill}, and not in the journal: It cannot be read: ") == 1
     assert spill.exists()
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(-1, False), (0, True), (3600, True), (3601, False)])
+def test_how_old_a_submit_may_be_that_is_sent_again(seconds: float, *, again: bool) -> None:
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    intent = Intent(
+        key="order-17",
+        nonce="1",
+        transport="platform",
+        origin="https://platform.example",
+        account="a",
+        kind="v1",
+        digest="d",
+        created_at=now - timedelta(seconds=seconds),
+        idempotency_key="i",
+    )
+    assert may_be_sent_again(intent, now) is again
+    assert not may_be_sent_again(replace(intent, idempotency_key=None), now)
 
 
 async def test_a_journal_that_cannot_be_read_costs_no_wait(sandbox: Sandbox, client: Client, path: Path) -> None:
