@@ -636,3 +636,24 @@ except ConfigurationError as error:
 """
         with elsewhere(program) as running:
             assert running.communicate(timeout=20)[0] == "refused\n"
+
+
+async def test_what_does_not_heed_its_end_is_told_again() -> None:
+    told = 0
+
+    async def deaf() -> None:
+        nonlocal told
+        for _ in range(2):
+            try:
+                await asyncio.sleep(20)
+            except asyncio.CancelledError:
+                told += 1  # as psycopg does where the connection is lost meanwhile
+        await asyncio.sleep(20)
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_journal, "ENDING", 0.01)
+        await _journal._end({task})
+    assert task.cancelled()
+    assert told == 2

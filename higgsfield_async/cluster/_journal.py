@@ -136,6 +136,8 @@ HELD: LiteralString = """
 # it gives up on who is silent, so that who lost its lock knows it first.
 LOOK = 1.0
 ANSWER = 5.0
+# And for a task to end, until it is told once more.
+ENDING = 1.0
 # After so many looks it is seen whether others died: what is shown of theirs elsewhere is not older than that.
 LOOKS = 5
 # How connections are made, unless the DSN says otherwise.
@@ -895,9 +897,12 @@ def _hang_up(connection: Connection) -> None:
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    # Again where it is of no use: psycopg, which has the server break a query off first, raises what becomes of its
+    # connection meanwhile in place of the cancellation.
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=ENDING)
 
 
 def _passes(error: BaseException) -> bool:
