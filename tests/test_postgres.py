@@ -647,7 +647,7 @@ async def test_what_does_not_heed_its_end_is_told_again() -> None:
             try:
                 await asyncio.sleep(20)
             except asyncio.CancelledError:
-                told += 1  # as psycopg does where the connection is lost meanwhile
+                told += 1
         await asyncio.sleep(20)
 
     task = asyncio.create_task(deaf())

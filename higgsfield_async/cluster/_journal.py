@@ -897,8 +897,7 @@ def _hang_up(connection: Connection) -> None:
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    # Again where it is of no use: psycopg, which has the server break a query off first, raises what becomes of its
-    # connection meanwhile in place of the cancellation.
+    # Again where it was of no use: a cancellation was seen to be lost where a connection was lost in the same moment.
     while tasks:
         for task in tasks:
             task.cancel()
