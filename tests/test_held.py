@@ -224,6 +224,33 @@ async def test_forgotten_and_submitted_anew(sandbox: Sandbox, client: Client, pa
         assert (await asyncio.wait_for(let_go(path), 3)).id == tasks[1].id
 
 
+async def test_nothing_is_owed_of_what_is_forgotten(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.plan(Plan(), NEVER)
+    async with client(journal=Shaky(path, finish=9)) as hf:
+        task = await hf.submit(PROXY.request, key="order-17")
+        await task.wait()
+        await hf.forget("order-17")
+        # Its end, which could not be written, is neither waited for nor that of the next one.
+        another = await hf.submit(PROXY.request, key="order-17")
+        assert another.id != task.id
+    [entry] = await kept(path)
+    assert (entry.id, entry.state) == (another.id, "submitted")
+
+
+async def test_what_was_seen_of_it_is_written(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.plan(Plan(queued=0, running=1e9))
+    async with client(journal=path) as hf:
+        task = await hf.submit(PROXY.request, key="order-17")
+        waiting = asyncio.create_task(task.wait())
+        while task.status is not JobStatus.IN_PROGRESS:
+            await anyio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    [entry] = await kept(path)
+    assert entry.job_set is not None
+    assert entry.job_set.status is JobStatus.IN_PROGRESS
+
+
 async def test_an_end_that_is_reported_and_nobody_waits_for(client: Client, path: Path) -> None:
     async with client(V2, journal=path, poll=PollPolicy.fixed(60)) as hf:
         task = await hf.submit(V2.request, key="order-17")
