@@ -663,6 +663,33 @@ async def test_a_spill_file_that_cannot_be_read_back(
     assert spill.exists()
 
 
+async def test_what_was_seen_is_in_the_journal_while_it_goes_on(sandbox: Sandbox, client: Client, path: Path) -> None:
+    sandbox.plan(Plan(queued=0, running=10_000))
+    async with client(V2, journal=path) as hf:
+        task = await hf.submit(V2.request, key="order-17")
+        async for job_set in task.updates():
+            if job_set.status is JobStatus.IN_PROGRESS:
+                break
+    async with client(V2, journal=path) as hf:
+        assert hf.journal is not None
+        entry = await hf.journal.find("order-17")
+        assert entry is not None
+        assert entry.job_set is not None
+        assert entry.job_set.status is JobStatus.IN_PROGRESS
+
+
+async def test_an_id_that_is_in_the_log_alone_is_its_last_word(
+    sandbox: Sandbox, client: Client, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client(V2, journal=Shaky(path, commit=10)) as hf:
+        task = await hf.submit(V2.request)
+    [record] = [each for each in caplog.records if each.levelname == "CRITICAL"]
+    assert record.getMessage().startswith("A paid generation is not in the journal (")
+    assert record.getMessage().endswith(task.ref.to_json())
+    told = vars(record)
+    assert (told["higgsfield.paid"], told["error.type"]) == (True, "JournalError")
+
+
 @pytest.mark.parametrize(("seconds", "again"), [(-1, False), (0, True), (3600, True), (3601, False)])
 def test_how_old_a_submit_may_be_that_is_sent_again(seconds: float, *, again: bool) -> None:
     now = datetime(2026, 11, 22, tzinfo=UTC)
