@@ -237,18 +237,14 @@ async def test_nothing_is_owed_of_what_is_forgotten(sandbox: Sandbox, client: Cl
     assert (entry.id, entry.state) == (another.id, "submitted")
 
 
-async def test_what_was_seen_of_it_is_written(sandbox: Sandbox, client: Client, path: Path) -> None:
-    sandbox.plan(Plan(queued=0, running=1e9))
-    async with client(journal=path) as hf:
-        task = await hf.submit(PROXY.request, key="order-17")
-        waiting = asyncio.create_task(task.wait())
-        while task.status is not JobStatus.IN_PROGRESS:
-            await anyio.sleep(0.01)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-    [entry] = await kept(path)
-    assert entry.job_set is not None
-    assert entry.job_set.status is JobStatus.IN_PROGRESS
+async def test_what_is_written_is_owed_no_longer(client: Client, path: Path) -> None:
+    journal = Shaky(path)
+    async with client(journal=journal) as hf:
+        job_set = await hf.run(PROXY.request, key="order-17")
+        assert await hf.run(PROXY.request, key="order-17") == job_set
+        journal.failures["finish"] = 9
+        assert await hf.run(PROXY.request, key="order-17") == job_set
+        assert journal.failures["finish"] == 9
 
 
 async def test_an_end_that_is_reported_and_nobody_waits_for(client: Client, path: Path) -> None:
