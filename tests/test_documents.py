@@ -28,9 +28,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.metrics import _internal
+from opentelemetry.util._once import Once
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.myst import CodeBlockParser
 
+from higgsfield_async import _otel
+from higgsfield_async._telemetry import telemetry
 from higgsfield_async.sandbox import Sandbox
 from higgsfield_async.sandbox._media import render
 
@@ -144,6 +149,21 @@ def database(request: pytest.FixtureRequest, page: Path, sandbox: Sandbox) -> It
             worker.kill()
 
 
+@pytest.fixture
+def listeners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever a page has listen through OpenTelemetry does so no longer than the page: else it is for the process."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    monkeypatch.setattr(_internal, "_METER_PROVIDER", None)
+    monkeypatch.setattr(_internal, "_METER_PROVIDER_SET_ONCE", Once())
+    monkeypatch.setattr(_internal, "_PROXY_METER_PROVIDER", _internal._ProxyMeterProvider())
+    monkeypatch.setattr(_otel, "TELEMETRY", _otel._Telemetry())
+    telemetry.cache_clear()
+    yield
+    telemetry.cache_clear()
+
+
+@pytest.mark.usefixtures("listeners")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_examples(page: Path, sandbox: Sandbox, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = SYBIL.parse(page)
