@@ -52,6 +52,8 @@ class Tree:
     def check(self, *arguments: str) -> tuple[int, str]:
         command = [sys.executable, str(PROGRAM), "--folder", str(self.folder), *arguments]
         environment = os.environ | {"PYTHONPATH": str(self.folder)}
+        # What is measured lies elsewhere, and is there when the coverage is told.
+        environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=25, env=environment)
         assert not done.stderr
         return done.returncode, done.stdout
@@ -113,7 +115,7 @@ def test_a_new_record_does_not_hide_what_was_released(tree: Tree) -> None:
         [sys.executable, "-c", f"import sys; sys.path.append({str(PROGRAM.parent)!r}); {program}"],
         check=True,
         cwd=tree.folder,
-        env=os.environ | environment,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")} | environment,
         timeout=25,
     )
     code, said = tree.check()
