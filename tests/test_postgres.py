@@ -90,7 +90,7 @@ class Relay:
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
-        self._talks: set[asyncio.Task[None] | None] = set()
+        self._talks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.withholds = False
         self.silent = False
@@ -103,20 +103,29 @@ class Relay:
             writer.transport.abort()
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._talks.add(talk := asyncio.current_task())
-        there, back = await asyncio.open_connection("127.0.0.1", self._server.port)
-        both = {writer, back}
-        self._writers |= both
-        await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer, answers=True))
-        for each in both:
-            each.transport.abort()
-        self._writers -= both
+        talk = asyncio.create_task(self._talk(reader, writer))
+        self._talks.add(talk)
+        await asyncio.wait({talk})
         self._talks.discard(talk)
 
     async def end(self) -> None:
-        """Ends all of it."""
-        self.cut()
-        await asyncio.gather(*filter(None, self._talks))
+        """Ends all of it, and what is just being connected."""
+        for talk in self._talks:
+            talk.cancel()
+        if self._talks:
+            await asyncio.wait(self._talks)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        both = {writer}
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._server.port)
+            both.add(back)
+            self._writers |= both
+            await asyncio.gather(self._pipe(reader, back), self._pipe(there, writer, answers=True))
+        finally:
+            for each in both:
+                each.transport.abort()
+            self._writers -= both
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
         try:
