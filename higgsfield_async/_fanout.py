@@ -299,7 +299,8 @@ class Flow:
             task = await self._submit(index, request, placed)
         except HiggsfieldError as error:
             if dooms(error) and self.doom is None:
-                logger.warning("No more requests are drawn: %s", error, extra=fields(error=error))
+                if not self.drawer.done():
+                    logger.warning("No more requests are drawn: %s", error, extra=fields(error=error))
                 self.end(copy.copy(error))
             key = error.journal_key if isinstance(error, SubmissionUnknown) else None
             self._finish(Outcome(index=index, request=request, ref=error.ref, error=error, key=key))

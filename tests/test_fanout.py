@@ -164,6 +164,17 @@ async def test_leaving_cancels_where_that_was_asked_for(sandbox: Sandbox, client
     assert ends.count("canceled") >= 3
 
 
+@pytest.mark.parametrize("more", [True, False])
+async def test_that_no_more_are_drawn_is_said_where_there_are_more(
+    sandbox: Sandbox, client: Client, caplog: pytest.LogCaptureFixture, *, more: bool
+) -> None:
+    sandbox.script("submit", Fault.answer(401, b'{"detail":"Invalid credentials"}'))
+    async with client(V2) as hf:
+        with pytest.raises(AuthenticationFailed):
+            await taken(hf.map(endless(V2, []) if more else [V2.request]), [])
+    assert ("No more requests are drawn: " in caplog.text) == more
+
+
 async def test_what_dooms_all_ends_the_drawing(sandbox: Sandbox, client: Client, surface: Surface) -> None:
     drawn: list[int] = []
     sandbox.script("submit", Fault.answer(401, b'{"detail":"Invalid credentials"}'))
