@@ -15,7 +15,15 @@ import pytest
 from msgspec.structs import replace
 from test_journal import AT, END, intent, seen
 
-from higgsfield_async import JobSet, JournalError, ProxyTransport, TaskRef
+from higgsfield_async import (
+    ConfigurationError,
+    FieldError,
+    InvalidRequest,
+    JobSet,
+    JournalError,
+    ProxyTransport,
+    TaskRef,
+)
 from higgsfield_async._frozen import frozen
 from higgsfield_async._ledger import Ledger, Unit, read_spilled
 from higgsfield_async._tracker import Tracked
@@ -143,6 +151,13 @@ async def found(path: Path, key: str = "boat") -> Entry:
     return entry
 
 
+def spilled(journal: Watched, made: Intent) -> Path:
+    """Puts an id into a spill file."""
+    spill = Path(f"{journal.spill}-{made.nonce}")
+    spill.write_bytes(b'{"key":"boat","nonce":"%s","ref":%s}' % (made.nonce.encode(), ref().to_json().encode()))
+    return spill
+
+
 async def quiet(ledger: Ledger) -> None:
     """Waits until nothing is left to write."""
     while ledger._tasks:
@@ -235,6 +250,7 @@ class TestElsewhere:
         journal.failures["claim"] = 1
         with pytest.raises(JournalError, match="claim: the disk is full"):
             await ledger.claim("boat")
+        assert [*ledger._owed] == ["boat"]
         await quiet(ledger)
         assert journal.taken() == [("claim", "boat"), ("release", "boat")]
 
@@ -248,12 +264,13 @@ class TestLettingGo:
         ledger.idle(generation)
         while ledger._leaving:
             await anyio.sleep(0.005)
+        assert [*ledger._owed] in ([], [generation.key])
         await quiet(ledger)
 
     async def test_what_nobody_waits_for(self, ledger: Ledger, journal: Watched, path: Path) -> None:
         await submitted(journal)
         await self.let_go(ledger, generation := tracked(holding=True))
-        assert not generation.holding
+        assert generation.holding is False
         assert journal.taken() == [("release", "boat")]
         assert not (await found(path)).held
 
@@ -320,7 +337,8 @@ class TestSeen:
     async def test_its_end(self, ledger: Ledger, journal: Watched, path: Path) -> None:
         await submitted(journal)
         ledger.seen(generation := tracked(holding=True, ended=True), END)
-        assert not generation.holding
+        assert generation.holding is False
+        assert {task.get_name() for task in ledger._tasks} == {"higgsfield_async.journal"}
         await quiet(ledger)
         assert journal.taken() == [("finish", "boat", END)]
         entry = await found(path)
@@ -488,6 +506,80 @@ class TestUnits:
         await unit.begin()
         assert [asked[0] for asked in journal.taken()].count("abandon") == 2
 
+    @pytest.mark.parametrize("ended", [True, False])
+    async def test_an_end_that_was_seen_before_its_answer(
+        self, ledger: Ledger, journal: Watched, *, ended: bool
+    ) -> None:
+        unit = await self.unit(ledger)
+        journal.taken()
+        generation = Tracked(ref(), END if ended else seen(), 0.0)
+        unit.opened(generation)
+        assert (generation.key, generation.holding) == ("boat", not ended)
+        await quiet(ledger)
+        assert journal.taken() == [("finish", "boat", END)] * ended
+
+
+class TestKnown:
+    async def test_another_request(self, ledger: Ledger, journal: Watched) -> None:
+        await submitted(journal)
+        with pytest.raises(InvalidRequest) as caught:
+            await ledger.known("boat", await frozen(PROXY.request))
+        assert str(caught.value) == (
+            "The key 'boat' names another request in the journal (v2/dop, begun 2026-11-22 12:30 UTC): "
+            "give this one a key of its own."
+        )
+        told = "names another request already (v2/dop, begun 2026-11-22 12:30 UTC)"
+        assert caught.value.errors == (FieldError(("key",), told, "value_error"),)
+        assert (caught.value.status, caught.value.charged) == (409, "no")
+
+    @pytest.mark.parametrize(
+        "changed", [{"transport": "platform"}, {"origin": "https://example.com"}, {"account": "another"}]
+    )
+    async def test_another_account(self, ledger: Ledger, journal: Watched, changed: dict[str, str]) -> None:
+        form = await frozen(PROXY.request)
+        made = replace(mine(), digest=form.digest, **changed)
+        await journal.begin(made)
+        await journal.commit("boat", made.nonce, "id-1", AT)
+        with pytest.raises(ConfigurationError) as caught:
+            await ledger.known("boat", form)
+        assert str(caught.value) == (
+            "'boat' was submitted to another service, or with another account, than this client's: "
+            f"{made.transport} at {made.origin}."
+        )
+        entry = await journal.find("boat")
+        assert entry is not None
+        assert caught.value.ref == entry.ref is not None
+        assert caught.value.charged == "unknown"
+        # What has ended can be had from anybody.
+        await journal.finish("boat", END)
+        assert (await ledger.known("boat", form)) == await journal.find("boat")
+
+    async def test_what_another_could_not_write_is_read_back_first(self, ledger: Ledger, journal: Watched) -> None:
+        form = await frozen(PROXY.request)
+        made = replace(mine(), digest=form.digest)
+        await journal.begin(made)
+        await journal.unknown("boat", made.nonce)
+        entry = await ledger.known("boat", form)
+        assert entry is not None
+        assert entry.state == "unknown"
+        spilled(journal, made)
+        entry = await ledger.known("boat", form)
+        assert entry is not None
+        assert (entry.state, entry.id) == ("submitted", "id-1")
+
+    async def test_what_is_owed_is_written_first(self, ledger: Ledger, journal: Watched) -> None:
+        form = await frozen(PROXY.request)
+        made = replace(mine(), digest=form.digest)
+        await journal.begin(made)
+        ledger._owed["boat"] = lambda: journal.abandon("boat", made.nonce)
+        assert await ledger.known("boat", form) is None
+        await journal.begin(made)
+        ledger._owed["boat"] = lambda: journal.unknown("boat", made.nonce)
+        assert await ledger.claim("boat") is not None
+        entry = await journal.find("boat")
+        assert entry is not None
+        assert (entry.state, entry.mine) == ("unknown", True)
+
 
 class TestIds:
     async def test_it_is_put_into_a_file_and_the_log(
@@ -516,8 +608,8 @@ class TestIds:
             "higgsfield.generation.ref": ref().to_json(),
             "error.type": "JournalError",
         }
-        spilled = read_spilled(spill.read_bytes())
-        assert (spilled.key, spilled.nonce, spilled.ref) == ("boat", made.nonce, ref())
+        line = read_spilled(spill.read_bytes())
+        assert (line.key, line.nonce, line.ref) == ("boat", made.nonce, ref())
         assert (await found(path)).id == "id-1"
 
     async def test_no_file_where_the_journal_takes_it_after_all(
@@ -563,7 +655,7 @@ class TestIds:
     ) -> None:
         made = mine()
         await journal.begin(made)
-        spill = self.spilled(journal, made)
+        spill = spilled(journal, made)
         assert await ledger.read_back() is True
         [(message, fields)] = told(caplog, logging.WARNING)
         assert message == f"Read back from {spill}: {ref().to_json()}"
@@ -578,7 +670,7 @@ class TestIds:
     ) -> None:
         made = mine()
         await journal.begin(made)
-        spill = self.spilled(journal, made)
+        spill = spilled(journal, made)
         journal.stuck = asyncio.Event()
         reading = asyncio.create_task(ledger.read_back())
         while not journal.asked:
@@ -593,7 +685,7 @@ class TestIds:
     ) -> None:
         made = mine()
         await journal.begin(made)
-        spill = self.spilled(journal, made)
+        spill = spilled(journal, made)
         journal.failures["commit"] = 2
         assert [await ledger.read_back() for _ in range(3)] == [False, False, True]
         assert told(caplog, logging.CRITICAL) == [
@@ -602,12 +694,6 @@ class TestIds:
                 {"higgsfield.paid": True, "error.type": "JournalError"},
             )
         ]
-
-    def spilled(self, journal: Watched, made: Intent) -> Path:
-        spill = Path(f"{journal.spill}-{made.nonce}")
-        line = b'{"key":"boat","nonce":"%s","ref":%s}' % (made.nonce.encode(), ref().to_json().encode())
-        spill.write_bytes(line)
-        return spill
 
 
 class TestLeft:
