@@ -27,9 +27,12 @@ importlib.import_module("higgsfield_async._engine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where mutmut tries a change of a transport, that pure code is judged by the tests that need no server."""
-    if os.environ.get("MUTANT_UNDER_TEST", "").startswith("higgsfield_async._transports."):
+    """Where mutmut tries a change, it is judged by the fast tests that are made for that code."""
+    mutant = os.environ.get("MUTANT_UNDER_TEST", "")
+    if mutant.startswith("higgsfield_async._transports."):
         items[:] = [item for item in items if "sandbox" not in getattr(item, "fixturenames", ())]
+    elif mutant.startswith("higgsfield_async._sqlite."):
+        items[:] = [item for item in items if item.path.stem in {"test_journal", "test_ledger", "test_sqlite"}]
 
 
 @pytest.fixture
