@@ -13,8 +13,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -449,8 +450,12 @@ class TestBusy:
             )
             for error in (refused, also):
                 assert isinstance(error, JournalError)
-                assert "locked" in str(error)
+                assert f"The journal {path} was kept locked by another process for 5 seconds. Try again." in str(error)
                 assert error.transient
+                assert isinstance(error.__cause__, sqlite3.OperationalError)
+            # Each in a transaction of its own: another one's is not waited for.
+            assert await journal.find_id("id-1") == entry
+            assert await journal.entries() == [entry]
             assert entry == await journal.find("boat")
             assert entry is not None
             connection.execute("ROLLBACK")
@@ -492,6 +497,112 @@ class TestBusy:
             connection.execute("SELECT * FROM sqlite_master").fetchall()
             assert "locked" in await opens(path)
             connection.execute("ROLLBACK")
+
+
+class TestWords:
+    """What is said, word for word: it is all that whoever paid has to go on."""
+
+    async def says(self, work: Awaitable[object]) -> str:
+        with pytest.raises(JournalError) as caught:
+            await work
+        return str(caught.value)
+
+    async def test_of_an_attempt(self, path: Path, journal: SQLiteJournal) -> None:
+        made = await submitted(journal)
+        gone = f"The journal {path} has not this attempt at"
+        assert await self.says(journal.commit("boat", "another", "id-1", AT)) == f"{gone} 'boat' any more."
+        assert await self.says(journal.commit("gone", made.nonce, "id-1", AT)) == f"{gone} 'gone' any more."
+        assert await self.says(journal.commit("boat", made.nonce, "id-2", AT)) == (
+            f"This attempt at 'boat' has another id in the journal {path}: id-1."
+        )
+
+    async def test_of_what_is_not_there_or_not_unknown(self, path: Path, journal: SQLiteJournal) -> None:
+        await submitted(journal)
+        assert await self.says(journal.forget("gone")) == f"The journal {path} has nothing under 'gone'."
+        assert await self.says(journal.resolve("gone", "id-1", AT)) == f"The journal {path} has nothing under 'gone'."
+        assert await self.says(journal.resolve("boat", "id-2", AT)) == (
+            f"'boat' is not unknown in the journal {path}, but submitted."
+        )
+
+    async def test_of_what_is_under_way(self, path: Path, journal: SQLiteJournal) -> None:
+        await journal.begin(intent())
+        other = SQLiteJournal(path)
+        await other.open()
+        assert await self.says(journal.forget("boat")) == (
+            f"'boat' is being submitted here: wait for its answer before the journal {path} may forget it."
+        )
+        elsewhere = f"Another client that is alive looks after 'boat' of the journal {path}."
+        assert await self.says(other.forget("boat")) == elsewhere
+        await journal.unknown("boat", (await found(journal)).intent.nonce)
+        await journal.claim("boat")
+        assert await self.says(other.resolve("boat", "id-1", AT)) == elsewhere
+        assert await self.says(other.forget("boat")) == elsewhere
+        await other.close()
+
+    def test_of_being_open_or_not(self, path: Path) -> None:
+        journal = SQLiteJournal(path)
+        with asyncio.Runner() as first, asyncio.Runner() as second:
+            assert first.run(self.says(journal.find("boat"))) == f"The journal {path} is not open."
+            first.run(journal.open())
+            again = f"The journal {path} is open already: each client takes a SQLiteJournal of its own."
+            assert first.run(self.says(journal.open())) == again
+            assert (
+                second.run(self.says(journal.find("boat"))) == f"The journal {path} was opened in another event loop."
+            )
+            first.run(journal.close())
+
+    @pytest.mark.parametrize(
+        ("code", "said"),
+        [
+            ("SQLITE_BUSY_TIMEOUT", "was kept locked by another process for 5 seconds. Try again."),
+            ("SQLITE_CANTOPEN", "cannot be opened. {check}"),
+            ("SQLITE_CORRUPT_INDEX", "{damaged}"),
+            ("SQLITE_FULL", "cannot be written: its disk is full. Make room; what it holds can still be read."),
+            ("SQLITE_NOTADB", "{damaged}"),
+            ("SQLITE_PERM", "cannot be opened. {check}"),
+            ("SQLITE_READONLY_DBMOVED", "cannot be written: it is read-only. {check}"),
+            ("SQLITE_IOERR_WRITE", "cannot be read or written: disk I/O error."),
+            (None, "cannot be read or written: disk I/O error."),
+        ],
+    )
+    def test_of_what_sqlite_says(self, path: Path, code: str | None, said: str) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        if code is not None:
+            error.sqlite_errorname = code
+        told = _sqlite._Database(path, path, prompts=True)._translated(error)
+        assert isinstance(told, JournalError)
+        check = "Does its folder exist, and may this user write to both?"
+        damaged = (
+            "is damaged, or no journal at all (disk I/O error): put a copy in its place, or move it away with the "
+            "files beside it whose names begin with its own."
+        )
+        assert str(told) == f"The journal {path} {said.format(check=check, damaged=damaged)}"
+        assert told.transient == (code == "SQLITE_BUSY_TIMEOUT")
+        assert told.__cause__ is error
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+            (BlockingIOError(), "BlockingIOError"),
+        ],
+    )
+    def test_of_what_the_system_says(self, path: Path, error: OSError, said: str) -> None:
+        told = _sqlite._Database(path, path, prompts=True)._translated(error)
+        assert str(told) == (
+            f"The journal {path} cannot be written: {said}. Does its folder exist, and may this user write to both?"
+        )
+
+
+async def test_all_pieces_of_what_is_pruned_are_counted(
+    journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite, "PRUNED", 2)
+    for number in range(5):
+        await submitted(journal, f"key-{number}")
+        await journal.finish(f"key-{number}", END)
+    assert await journal.prune(datetime.now(UTC) + timedelta(seconds=1)) == 5
+    assert await journal.entries() == []
 
 
 class TestLocks:
