@@ -785,6 +785,8 @@ async def test_an_intent_is_written_whole(ledger: Ledger, journal: Watched, path
         replay=b"POST it again",
         idempotency_key="idem-1",
     )
+    journal.taken()
     await unit.accepted(ref())
+    assert journal.taken() == [("commit", "boat", entry.intent.nonce, "id-1", AT)]
     entry = await found(path)
     assert (entry.state, entry.id, entry.submitted_at) == ("submitted", "id-1", AT)
