@@ -480,8 +480,10 @@ class TestUnits:
         unit = await self.unit(ledger)
         journal.stuck = asyncio.Event()
         unit.failed(lost=False)
-        await asyncio.wait_for(unit.settled(), 5)
-        journal.stuck.set()
+        try:
+            await asyncio.wait_for(unit.settled(), 5)
+        finally:
+            journal.stuck.set()
         await quiet(ledger)
 
     async def test_an_error_of_the_journal_does_not_hide_that_of_the_submit(
