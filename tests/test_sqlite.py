@@ -428,8 +428,12 @@ asyncio.run(main())
                 path.touch()
             with pytest.raises(JournalError, match="moved or deleted"):
                 await journal.begin(intent("bird"))
-            with pytest.raises(JournalError, match="moved or deleted") as caught:
+            with pytest.raises(JournalError) as caught:
                 await journal.commit("boat", made.nonce, "id-1", AT)
+            assert str(caught.value) == (
+                f"The journal {path} cannot be written: it was moved or deleted while it was open. "
+                "Does its folder exist, and may this user write to both?"
+            )
             assert caught.value.charged == "unknown"
         aside.replace(path)
         await journal.commit("boat", made.nonce, "id-1", AT)
@@ -626,10 +630,38 @@ class TestLocks:
                 raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
         monkeypatch.setattr(fcntl, "flock", flock)
-        with pytest.raises(JournalError, match="file locks"):
+        with pytest.raises(JournalError) as caught:
             await SQLiteJournal(path).open()
+        assert str(caught.value) == (
+            f"The file system of the journal {path} has no file locks, so that nobody could tell who is alive: "
+            "put it on a local disk."
+        )
         assert not locks(path)
         assert not threads()
+
+    async def test_whoever_looks_at_the_same_time_is_not_taken_for_the_owner(
+        self, path: Path, journal: SQLiteJournal
+    ) -> None:
+        await submitted(journal)
+        left = path.with_name(f"{path.name}.somebody.lock")
+        with plain(path) as connection, left.open("xb") as file:
+            connection.execute("UPDATE work SET owner = 'somebody'")
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            entry = await journal.claim("boat")
+        assert entry is not None
+        assert entry.mine
+        assert not left.exists()
+
+    async def test_who_died_in_a_submit_is_written_down_by_whoever_meets_it(
+        self, path: Path, journal: SQLiteJournal
+    ) -> None:
+        for key in ("boat", "bird"):
+            await journal.begin(intent(key))
+        query = "SELECT key, state, owner IS NULL FROM work ORDER BY seq"
+        with plain(path) as connection:
+            connection.execute("UPDATE work SET owner = 'somebody'")
+            assert (await journal.begin(intent())).state == "unknown"
+            assert connection.execute(query).fetchall() == [("boat", "unknown", 1), ("bird", "intent", 0)]
 
     async def test_who_cannot_be_asked_is_taken_for_alive(self, path: Path, journal: SQLiteJournal) -> None:
         await submitted(journal)
