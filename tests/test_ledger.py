@@ -503,7 +503,7 @@ class TestUnits:
         with pytest.raises(JournalError) as caught:
             await unit.begin()
         assert str(caught.value) == "abandon: the disk is full Nothing was submitted."
-        assert (caught.value.charged, caught.value.refused) == ("no", True)
+        assert (caught.value.charged, caught.value.refused, caught.value.transient) == ("no", True, False)
         await quiet(ledger)
         await unit.begin()
         assert [asked[0] for asked in journal.taken()].count("abandon") == 2
