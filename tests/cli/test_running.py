@@ -173,7 +173,7 @@ def test_a_line_stands_above_what_is_redrawn(use: Use, service: Sandbox, environ
     )
     try:
         shown = screen_of(child, lambda text: "1 open" in text)
-        assert shown.splitlines()[0].startswith("WyI")
+        assert shown.splitlines()[0].startswith("Wy")
         child.expect(pexpect.EOF)
         child.wait()
         assert child.exitstatus == 0
@@ -220,4 +220,4 @@ def test_nobody_who_reads_the_words_is_no_reason_to_say_nothing_else(use: Use, e
         os.close(read)
         out, _ = child.communicate(timeout=25)
     assert child.returncode == 0
-    assert out.startswith("WyI")
+    assert out.startswith("Wy")
