@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -252,6 +253,23 @@ class TestFile:
         with pytest.raises(JournalError, match="cannot be read"):
             await journal.find("boat")
         assert (await found(journal, "bird")).id == "id-1"
+
+    async def test_times_are_in_utc_wherever_it_is(
+        self, path: Path, journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        try:
+            await submitted(journal)
+            await journal.finish("boat", END)
+            with plain(path) as connection:
+                times = connection.execute("SELECT created_at, submitted_at, ended_at FROM work").fetchone()
+            assert times[:2] == 2 * ("2026-11-22T12:30:15.123456+00:00",)
+            assert abs(datetime.now(UTC) - datetime.fromisoformat(times[2])) < timedelta(minutes=1)
+            assert times[2].endswith("+00:00")
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
     async def test_what_is_no_text_is_not_written(self, journal: SQLiteJournal) -> None:
         with pytest.raises(JournalError, match="Nothing was submitted"):
