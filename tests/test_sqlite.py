@@ -193,6 +193,22 @@ class TestFile:
         assert statements.count("COMMIT") < 30
         assert sum(statement.startswith("INSERT") for statement in statements) == 300
 
+    async def test_what_it_held_is_written_down_when_it_is_closed(self, path: Path) -> None:
+        journal, other = SQLiteJournal(path), SQLiteJournal(path)
+        for each in (journal, other):
+            await each.open()
+        await journal.begin(intent())
+        await submitted(journal, "bird")
+        await other.begin(intent("fish"))
+        await journal.close()
+        query = "SELECT key, state, owner IS NULL FROM work ORDER BY seq"
+        with plain(path) as connection:
+            written = connection.execute(query).fetchall()
+        assert written == [("boat", "unknown", 1), ("bird", "submitted", 1), ("fish", "intent", 0)]
+        assert len(_sqlite._locks) == 1
+        await other.close()
+        assert not _sqlite._locks
+
     async def test_another_applications_is_left_alone(self, path: Path) -> None:
         for statement in ("CREATE TABLE boats (name TEXT)", "PRAGMA application_id = 7"):
             path.unlink(missing_ok=True)
@@ -522,6 +538,18 @@ class TestBusy:
             connection.execute("SELECT * FROM sqlite_master").fetchall()
             assert "locked" in await opens(path)
             connection.execute("ROLLBACK")
+
+    async def test_opening_waits_for_whoever_reads(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_sqlite, "BUSY", 0.4)
+        with plain(path, check_same_thread=False) as connection:
+            connection.execute("BEGIN")
+            connection.execute("SELECT * FROM sqlite_master").fetchall()
+            # Longer than SQLite waits by itself, and not as long as the journal does.
+            ending = asyncio.get_running_loop().call_later(0.5, connection.execute, "ROLLBACK")
+            journal = SQLiteJournal(path)
+            await journal.open()
+            await journal.close()
+            ending.cancel()
 
 
 class TestWords:
