@@ -209,6 +209,26 @@ class TestFile:
         await other.close()
         assert not _sqlite._locks
 
+    async def test_how_it_is_synced_is_said_to_sqlite_when_it_changes(self, journal: SQLiteJournal) -> None:
+        said: list[str] = []
+        inside(journal).set_trace_callback(said.append)
+
+        def told() -> list[str]:
+            found = [statement for statement in said if statement.startswith("PRAGMA")]
+            said.clear()
+            return found
+
+        for key in ("boat", "bird"):
+            await submitted(journal, key)
+            await journal.find(key)
+        assert told() == []
+        for _ in range(2):
+            await journal.saw("boat", seen())
+            await journal.find("boat")
+        assert told() == ["PRAGMA synchronous = NORMAL"]
+        await submitted(journal, "fish")
+        assert told() == ["PRAGMA synchronous = FULL"]
+
     async def test_another_applications_is_left_alone(self, path: Path) -> None:
         for statement in ("CREATE TABLE boats (name TEXT)", "PRAGMA application_id = 7"):
             path.unlink(missing_ok=True)
@@ -502,6 +522,19 @@ class TestBusy:
             connection.execute("ROLLBACK")
         assert (await journal.begin(intent("bird"))).mine
 
+    async def test_all_wait_at_once_for_another(self, path: Path, journal: SQLiteJournal) -> None:
+        said: list[str] = []
+        inside(journal).set_trace_callback(said.append)
+        with plain(path) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            refused = await asyncio.gather(
+                *(journal.begin(intent(f"key-{number}")) for number in range(9)), return_exceptions=True
+            )
+            connection.execute("ROLLBACK")
+        assert all(isinstance(error, JournalError) and error.transient for error in refused)
+        # The first may have been alone.
+        assert said.count("BEGIN IMMEDIATE") <= 2
+
     async def test_a_submit_that_cannot_be_written_down_is_not_sent_on_a_later_try(
         self, path: Path, sandbox: Sandbox, client: Callable[..., Higgsfield], surface: Surface
     ) -> None:
@@ -701,6 +734,29 @@ class TestLocks:
         assert entry is not None
         assert entry.mine
         assert not left.exists()
+
+    async def test_who_is_alive_is_asked_once_for_all_that_it_holds(
+        self, path: Path, journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = SQLiteJournal(path)
+        await other.open()
+        for number in range(3):
+            await submitted(other, f"theirs-{number}")
+            await submitted(journal, f"mine-{number}")
+        asked: list[int] = []
+        flock = fcntl.flock
+
+        def counted(file: int, operation: int) -> None:
+            asked.append(operation)
+            flock(file, operation)
+
+        monkeypatch.setattr(fcntl, "flock", counted)
+        assert [(entry.held, entry.mine) for entry in await journal.entries()] == 3 * [(True, False), (True, True)]
+        assert asked == [fcntl.LOCK_SH | fcntl.LOCK_NB]
+        # And again the next time: it may have died since.
+        await journal.entries()
+        assert len(asked) == 2
+        await other.close()
 
     async def test_who_died_in_a_submit_is_written_down_by_whoever_meets_it(
         self, path: Path, journal: SQLiteJournal
