@@ -17,6 +17,7 @@ import pyte
 import pytest
 from commands import PROGRAM, Run
 
+from higgsfield_async import TaskRef
 from higgsfield_async.cli._running import run_until_told
 from higgsfield_async.sandbox import Plan, Sandbox
 from surfaces import IMAGE
@@ -173,7 +174,9 @@ def test_a_line_stands_above_what_is_redrawn(use: Use, service: Sandbox, environ
     )
     try:
         shown = screen_of(child, lambda text: "1 open" in text)
-        assert shown.splitlines()[0].startswith("Wy")
+        ref = "".join(line.strip() for line in shown.splitlines()[:2])  # longer than the terminal is wide
+        told = TaskRef.from_short(ref, transport="platform", origin="", account="")
+        assert told.id in service.generations
         child.expect(pexpect.EOF)
         child.wait()
         assert child.exitstatus == 0
@@ -220,4 +223,5 @@ def test_nobody_who_reads_the_words_is_no_reason_to_say_nothing_else(use: Use, e
         os.close(read)
         out, _ = child.communicate(timeout=25)
     assert child.returncode == 0
-    assert out.startswith("Wy")
+    told = TaskRef.from_short(out.splitlines()[0], transport="platform", origin="", account="")
+    assert told.kind == "higgsfield-ai/dop/turbo"
